@@ -1,0 +1,253 @@
+"""GradCAMFeatureTransformer: images to local maps."""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch.nn import functional as F
+
+from ._batches import equal_sizes, to_tensor
+from ._classifier import MicraNetClassifier
+from ._lazy_stack import LazyStack
+from ._local_maps import FoldedNetwork, local_maps
+from ._network import LAYER_NAMES
+from ._validation import check_images, image_size
+
+
+class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
+    r"""Local maps of a :class:`MicraNetClassifier`: where each layer sees each class.
+
+    For class :math:`c` with logit :math:`y^c` and layer :math:`l` with post-ReLU activations
+    :math:`A^{l,k}` [1]_:
+
+    .. math::
+        \alpha^c_{l,k} = \operatorname{mean}_{ij} \frac{\partial y^c}{\partial A^{l,k}_{ij}},
+        \qquad L^{l,c} = \sum_k \alpha^c_{l,k} A^{l,k}
+
+    A ReLU is applied to the map of L8, the last layer, only. The maps are scaled to [0, 1] and
+    upsampled to the image with nearest neighbour.
+
+    Parameters
+    ----------
+    estimator : MicraNetClassifier
+        It is cloned and fitted. Wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator` to
+        keep its weights.
+    classes : {"predicted", "all"}, default="predicted"
+        Whether to explain the classes that are predicted present in an image, leaving the maps
+        of the others zero, or all classes.
+    min_max : bool, default=True
+        Whether to scale each map to [0, 1] over the image. A constant map becomes zero.
+    include_image : bool, default=False
+        Whether the image itself, the mean of its channels, travels before L1 as a layer named
+        "image", for steps that need it.
+    batch_size : int, default=8
+        Number of images computed at a time. Memory grows with it, not with the number of images.
+
+    Attributes
+    ----------
+    estimator_ : MicraNetClassifier
+        The fitted classifier.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    n_features_in_ : int
+        Number of features of flattened training images.
+
+    See Also
+    --------
+    PCAFeatureMap : Fuses the local maps.
+
+    Notes
+    -----
+    `transform` computes nothing: it returns a stack whose samples are computed when they are read,
+    `batch_size` at a time, and not kept. ``np.asarray`` makes the whole array.
+
+    References
+    ----------
+    .. [1] Bilodeau et al., "Microscopy analysis neural network to solve detection, enumeration
+       and segmentation from image-level annotations", Nature Machine Intelligence 4, 2022.
+       :doi:`10.1038/s42256-022-00472-w`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> classifier = MicraNetClassifier(n_filters=2, max_epochs=1, random_state=0)
+    >>> GradCAMFeatureTransformer(classifier).fit(X, y).transform(X)
+    LazyStack(shape=(537, 3, 8, 8, 8), dtype=float32)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "estimator": [HasMethods(["fit", "decision_function"])],
+        "classes": [StrOptions({"predicted", "all"})],
+        "min_max": ["boolean"],
+        "include_image": ["boolean"],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self, estimator, *, classes="predicted", min_max=True, include_image=False, batch_size=8
+    ):
+        self.estimator = estimator
+        self.classes = classes
+        self.min_max = min_max
+        self.include_image = include_image
+        self.batch_size = batch_size
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the classifier, unless it is frozen.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width), \
+                (n_samples, height, width, n_channels) or (n_samples, n_features)
+            Images of any real dtype, channels last.
+        y : array-like of shape (n_samples,), (n_samples, n_classes) or \
+                (n_samples, n_classes, height, width)
+            Labels or masks, as in :meth:`MicraNetClassifier.fit`.
+
+        Returns
+        -------
+        self : GradCAMFeatureTransformer
+
+        Raises
+        ------
+        TypeError
+            If `estimator` is neither a MicraNetClassifier nor a frozen one.
+        """
+        if not isinstance(_thawed(self.estimator), MicraNetClassifier):
+            raise TypeError(
+                "estimator must be a MicraNetClassifier, or a fitted one in a FrozenEstimator. "
+                f"Got {type(self.estimator).__name__} instead."
+            )
+        self.estimator_ = clone(self.estimator).fit(X, y)
+        return self
+
+    def transform(self, X):
+        """Return the local maps, computed when they are read.
+
+        Parameters
+        ----------
+        X : array-like, or list of n_samples ndarray
+            Images, as in `fit`; their size may differ from that of the training images and, in
+            a list, from each other.
+
+        Returns
+        -------
+        local_maps : LazyStack of shape (n_samples, n_classes, n_layers, height, width)
+            Of dtype float32. Layers L1 to L8 are named by its ``layer_names``. A binary problem
+            has one class, the positive one. A sequence of arrays of shape (n_classes, n_layers,
+            height, width) if the images differ in size.
+        """
+        check_is_fitted(self)
+        classifier = _thawed(self.estimator_)
+        check_is_fitted(classifier)
+        images = check_images(classifier, X, reset=False, allow_ragged=True)
+        explain = _Explain(classifier, self.classes, self.min_max, self.include_image)
+        size = image_size(images, explain.image_shape)
+        return LazyStack(
+            images,
+            explain,
+            item_shape=size and (explain.n_maps, len(explain.layer_names), *size),
+            batch_size=self.batch_size,
+            layer_names=explain.layer_names,
+        )
+
+    @property
+    def classes_(self):
+        return self.estimator_.classes_
+
+    @property
+    def n_features_in_(self):
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        return self.estimator_.feature_names_in_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = not isinstance(self.estimator, FrozenEstimator)
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _thawed(estimator):
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+class _Explain:
+    """Compute the local maps of a batch with the weights the classifier had when this was made."""
+
+    def __init__(self, classifier, classes, min_max, include_image):
+        self.folded = FoldedNetwork(classifier.module_)
+        self.device = self.folded.linear[0].device
+        self.targets = classifier._targets
+        self.threshold = classifier.threshold
+        self.image_shape = getattr(classifier, "image_shape_", None)
+        self.classes = classes
+        self.min_max = min_max
+        self.layer_names = ("image", *LAYER_NAMES) if include_image else LAYER_NAMES
+        self.n_maps = self.targets.n_outputs
+
+    def __call__(self, batch):
+        if not isinstance(batch, list):
+            return self._explain(batch)
+        maps = [None] * len(batch)
+        for indices, images in equal_sizes(batch):
+            for i, local_map in zip(indices, self._explain(images), strict=True):
+                maps[i] = local_map
+        return maps
+
+    def _explain(self, images):
+        """Return (n_samples, n_maps, n_layers, height, width) for images of one size."""
+        size = image_size(images, self.image_shape)
+        images = to_tensor(images, self.image_shape).to(self.device)
+        shape = (len(images), self.n_maps, len(self.layer_names), *size)
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:  # NumPy's zeros take no memory and no time for the classes that are absent
+            out = torch.from_numpy(np.zeros(shape, dtype=np.float32))
+        else:
+            out = torch.zeros(shape, device=self.device)
+        # A CPU is fastest when the activations of what it works on fit its cache.
+        n_at_once = 1 if on_cpu else len(images)
+        for start in range(0, len(images), n_at_once):
+            part = images[start : start + n_at_once]
+            pairs, maps = local_maps(self.folded, part, self._select)
+            if not len(pairs):
+                continue
+            image, k = pairs[:, 0] + start, pairs[:, 1]
+            if "image" in self.layer_names:
+                out[image, k, 0] = images.mean(dim=1)[image, : size[0], : size[1]]
+            for layer, layer_maps in zip(LAYER_NAMES, maps, strict=True):
+                full = _upsample(layer_maps, size, images.shape[2:], self.min_max)
+                out[image, k, self.layer_names.index(layer)] = full
+        return out.cpu().numpy()
+
+    def _select(self, logits):
+        if self.classes == "all":
+            return torch.ones_like(logits, dtype=torch.bool)
+        present = self.targets.present(logits.cpu().numpy(), self.threshold)
+        return torch.from_numpy(present).to(logits.device)
+
+
+def _upsample(maps, size, padded_size, min_max):
+    """Scale maps to [0, 1] and upsample them to the image, without its padding."""
+    # The part that the image covers; scaling it before upsampling has less to read.
+    used = [
+        (n - 1) * n_map // n_padded + 1
+        for n, n_map, n_padded in zip(size, maps.shape[1:], padded_size, strict=True)
+    ]
+    if min_max:
+        covered = maps[:, : used[0], : used[1]]
+        low, high = (m[:, None, None] for m in (covered.amin((1, 2)), covered.amax((1, 2))))
+        spread = high - low
+        maps = (maps - low) / torch.where(spread > 0, spread, torch.inf)
+    full = F.interpolate(maps[None], size=tuple(padded_size), mode="nearest")[0]
+    return full[:, : size[0], : size[1]]

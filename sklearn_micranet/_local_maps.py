@@ -1,0 +1,243 @@
+"""Local maps, equations (1) and (2) of the paper, for a batch of images.
+
+For class c with logit y^c and layer l with post-ReLU activations A^{l,k}, k = 1, 2, ...::
+
+    alpha^c_{l,k} = mean over pixels of  d y^c / d A^{l,k}          (1)
+    L^{l,c}       = sum_k alpha^c_{l,k} A^{l,k}                     (2)
+
+The gradients are written out by hand instead of left to autograd, because equation (1) asks for
+much less than autograd computes:
+
+- batch normalisation is folded into the convolutions, and no weight gradient is formed;
+- the gradient at L8 has one pixel per filter (global max-pooling), so that the step to L7 is a
+  sum of kernels placed at those pixels instead of a convolution;
+- max-pooling moves gradients but keeps their sum, so that the means at L6, L4 and L2 are known
+  before the gradient is put back to full resolution;
+- the mean at L1 follows from sums of the gradient at L2 and the kernel, corrected at the borders.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from ._network import N_DEPTHS
+
+
+class _Convolution(NamedTuple):
+    """A convolution with its batch normalisation folded in."""
+
+    weight: torch.Tensor  # (n_out, n_in, 3, 3)
+    bias: torch.Tensor  # (n_out,)
+    transposed: torch.Tensor  # (n_in, n_out, 3, 3): convolving with it is the backward pass
+
+
+class FoldedNetwork:
+    """The weights of a `MicraNet` in evaluation mode, as the local maps need them.
+
+    Parameters
+    ----------
+    network : MicraNet
+        It is read, never changed.
+    """
+
+    def __init__(self, network):
+        self.convolutions = [
+            _fold(convolution, norm)
+            for depth in network.depths
+            for convolution, norm in ((depth.conv_a, depth.norm_a), (depth.conv_b, depth.norm_b))
+        ]
+        self.linear = network.linear.weight.detach(), network.linear.bias.detach()
+
+
+def _fold(convolution, norm):
+    # In float64: folding must not cost the float32 result a digit.
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    weight = convolution.weight.double() * scale[:, None, None, None]
+    bias = (convolution.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+    weight, bias = (t.detach().to(convolution.weight.dtype) for t in (weight, bias))
+    layout = {"memory_format": torch.channels_last}
+    transposed = weight.flip(2, 3).transpose(0, 1)
+    return _Convolution(weight.contiguous(**layout), bias, transposed.contiguous(**layout))
+
+
+@torch.no_grad()
+def local_maps(folded, images, select):
+    """Compute equations (1) and (2) at the resolution of each layer.
+
+    Memory grows with the activations of the images and of the selected pairs.
+
+    Parameters
+    ----------
+    folded : FoldedNetwork
+    images : Tensor of shape (n_samples, n_channels, height, width)
+    select : callable
+        Maps the logits, of shape (n_samples, n_outputs), to a bool tensor of that shape: the
+        (image, class) pairs to explain.
+
+    Returns
+    -------
+    pairs : Tensor of shape (n_pairs, 2)
+        Image and class index of each pair, ordered by image.
+    maps : list of 8 Tensors of shape (n_pairs, height_l, width_l)
+        L1 to L8 of each pair. L8 is passed through a ReLU, the others are not.
+    """
+    activations, pooled = _forward(folded, images)
+    features, peaks = activations[-1].flatten(2).max(dim=2)
+    weight, bias = folded.linear
+    pairs = select(F.linear(features, weight, bias)).nonzero()
+    alphas = _mean_gradients(
+        folded, activations, pooled, pairs[:, 0], weight[pairs[:, 1]], features, peaks
+    )
+    maps = [
+        _weighted_sum(alpha, activation, pairs[:, 0])
+        for alpha, activation in zip(alphas, activations, strict=True)
+    ]
+    maps[-1].relu_()
+    return pairs, maps
+
+
+def _forward(folded, images):
+    """Return the eight activations and the three pooled ones."""
+    x = images.contiguous(memory_format=torch.channels_last)
+    activations, pooled = [], []
+    for i, convolution in enumerate(folded.convolutions):
+        x = F.conv2d(x, convolution.weight, convolution.bias, padding=1).relu_()
+        activations.append(x)
+        if i % 2 and i < 2 * N_DEPTHS - 1:
+            x = F.max_pool2d(x, 2)
+            pooled.append(x)
+    return activations, pooled
+
+
+def _switches(x, pooled):
+    """For each of the 4 pixels of a 2x2 window: 1 where it is the first positive maximum."""
+    height, width = pooled.shape[2] * 2, pooled.shape[3] * 2
+    free = pooled > 0  # windows whose maximum is still to be met; a zero maximum passes no gradient
+    switches = []
+    for row in (0, 1):
+        for column in (0, 1):
+            met = (x[:, :, row:height:2, column:width:2] == pooled).logical_and_(free)
+            free = free.logical_xor_(met)
+            switches.append(met.to(x.dtype))
+    return switches
+
+
+def _mean_gradients(folded, activations, pooled, image, linear_weight, features, peaks):
+    """Equation (1) for each pair: eight tensors of shape (n_pairs, n_filters_l)."""
+
+    def per_pair(x):
+        return x if len(x) == 1 else x[image]  # a single image is broadcast instead of copied
+
+    n_pixels = [activation.shape[2] * activation.shape[3] for activation in activations]
+    alphas = [None] * len(activations)
+    alphas[7] = linear_weight / n_pixels[7]
+    gradient = _gradient_at_l7(
+        folded.convolutions[7].weight,
+        linear_weight * per_pair((features > 0).to(features.dtype)),
+        peaks[image],
+        activations[6].shape[2:],
+    )
+    for first in (6, 4, 2):  # index of the first layer of a depth; `gradient` is the one there
+        alphas[first] = gradient.mean(dim=(2, 3))
+        gradient *= per_pair((activations[first] > 0).to(gradient.dtype))
+        gradient = F.conv2d(gradient, folded.convolutions[first].transposed, padding=1)
+        alphas[first - 1] = gradient.sum(dim=(2, 3)) / n_pixels[first - 1]
+        if first > 2:
+            last = activations[first - 1]  # of the depth before
+            switches = [per_pair(mask) for mask in _switches(last, pooled[first // 2 - 1])]
+            gradient = _unpool(gradient, switches, last.shape[2:])
+            gradient = F.conv2d(gradient, folded.convolutions[first - 1].transposed, padding=1)
+    sums = _tap_sums(gradient, activations[1], pooled[0], per_pair)
+    alphas[0] = torch.einsum("poyx,oiyx->pi", sums, folded.convolutions[1].weight) / n_pixels[0]
+    return alphas
+
+
+def _gradient_at_l7(kernel, coefficients, peaks, size):
+    """Gradient at L7 of sum_k coefficient_k A^{8,k}(peak_k): kernels placed at the peaks."""
+    n_pairs, (height, width) = len(coefficients), size
+    n_in = kernel.shape[1]
+    # One border pixel around the map takes what falls outside, and is cut off in the end.
+    rows = (peaks // width)[..., None] + torch.arange(3, device=peaks.device)
+    columns = (peaks % width)[..., None] + torch.arange(3, device=peaks.device)
+    target = rows[..., :, None] * (width + 2) + columns[..., None, :]
+    pair = torch.arange(n_pairs, device=peaks.device)[:, None, None, None]
+    target = target + pair * (height + 2) * (width + 2)
+    placed = coefficients[:, :, None, None, None] * kernel.permute(0, 2, 3, 1)
+    gradient = placed.new_zeros(n_pairs * (height + 2) * (width + 2), n_in)
+    gradient.index_add_(0, target.flatten(), placed.reshape(-1, n_in))
+    gradient = gradient.view(n_pairs, height + 2, width + 2, n_in)[:, 1:-1, 1:-1]
+    return gradient.permute(0, 3, 1, 2)
+
+
+def _unpool(gradient, switches, size):
+    """Put the gradient of pooled pixels back where the maxima came from."""
+    height, width = gradient.shape[2] * 2, gradient.shape[3] * 2
+    full = torch.empty(
+        (*gradient.shape[:2], *size),
+        dtype=gradient.dtype,
+        device=gradient.device,
+        memory_format=torch.channels_last,
+    )
+    full[:, :, height:] = 0  # a last odd row or column is not pooled
+    full[:, :, :, width:] = 0
+    for i, mask in enumerate(switches):
+        torch.mul(gradient, mask, out=full[:, :, i // 2 : height : 2, i % 2 : width : 2])
+    return full
+
+
+def _tap_sums(gradient, activation, pooled, per_pair):
+    """Sum the gradient before pooling over the pixels that each tap of a 3x3 kernel reaches.
+
+    A tap that looks one row up reaches all rows but the first, and so on: the sum over all pixels,
+    less that over a border row, less that over a border column, plus that of their corner.
+
+    Parameters
+    ----------
+    gradient : Tensor of shape (n_pairs, n_filters, height // 2, width // 2)
+        Gradient at the pooled activation. It is never put back to full size.
+    activation, pooled : Tensor
+        Before and after pooling.
+    per_pair : callable
+        Repeats what belongs to an image for each of its pairs.
+
+    Returns
+    -------
+    sums : Tensor of shape (n_pairs, n_filters, 3, 3)
+    """
+    total = (gradient * per_pair((pooled > 0).to(gradient.dtype))).sum(dim=(2, 3))
+    edges = {0: slice(0, 1), 1: slice(None), 2: slice(-1, None)}  # of pooled rows or columns
+
+    def edge_sum(row, column):
+        # The sum over the first (0), the last (2) or every (1) row and column before pooling.
+        for k, n in ((row, activation.shape[2]), (column, activation.shape[3])):
+            if k == 2 and n % 2:
+                return 0  # a last odd row or column is not pooled
+        part = edges[row], edges[column]
+        windows = tuple(slice(s.start and 2 * s.start, s.stop and 2 * s.stop) for s in part)
+        before = activation[..., : 2 * pooled.shape[2], : 2 * pooled.shape[3]][..., *windows]
+        on_edge = sum(
+            switch
+            for i, switch in enumerate(_switches(before, pooled[..., *part]))
+            if row in (1, 2 * (i // 2)) and column in (1, 2 * (i % 2))
+        )
+        return (gradient[..., *part] * per_pair(on_edge)).sum(dim=(2, 3))
+
+    rows = {k: edge_sum(k, 1) for k in (0, 2)} | {1: 0}
+    columns = {k: edge_sum(1, k) for k in (0, 2)} | {1: 0}
+    sums = [
+        total - rows[i] - columns[k] + (edge_sum(i, k) if i != 1 and k != 1 else 0)
+        for i in range(3)
+        for k in range(3)
+    ]
+    return torch.stack(sums, dim=2).unflatten(2, (3, 3))
+
+
+def _weighted_sum(alpha, activation, image):
+    """Equation (2): shape (n_pairs, height, width)."""
+    flat = activation.permute(0, 2, 3, 1).flatten(1, 2)  # a view, in channels_last layout
+    if len(flat) == 1:
+        maps = alpha @ flat[0].T
+    else:
+        maps = torch.bmm(flat[image], alpha[:, :, None])[:, :, 0]
+    return maps.unflatten(1, activation.shape[2:])

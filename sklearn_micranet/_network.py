@@ -1,0 +1,76 @@
+"""The network of the paper as a torch module."""
+
+from torch import nn
+
+N_DEPTHS = 4
+LAYER_NAMES = tuple(f"L{i}" for i in range(1, 2 * N_DEPTHS + 1))
+
+
+class Depth(nn.Module):
+    """Twice 3x3 convolution, batch normalisation and ReLU, at one resolution."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.conv_a = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
+        self.norm_a = nn.BatchNorm2d(n_out)
+        self.relu_a = nn.ReLU()
+        self.conv_b = nn.Conv2d(n_out, n_out, kernel_size=3, padding=1)
+        self.norm_b = nn.BatchNorm2d(n_out)
+        self.relu_b = nn.ReLU()
+
+    def forward(self, x):
+        x = self.relu_a(self.norm_a(self.conv_a(x)))
+        return self.relu_b(self.norm_b(self.conv_b(x)))
+
+
+class MicraNet(nn.Module):
+    """MICRA-Net: four depths of two convolutions, global max-pooling and one linear layer.
+
+    The eight post-ReLU activations are the layers L1 (``depth1.relu_a``) to L8
+    (``depth4.relu_b``) of the paper [1]_.
+
+    Parameters
+    ----------
+    n_channels : int
+        Channels of the input images.
+    n_outputs : int
+        Number of logits.
+    n_filters : int, default=32
+        Filters at depth 1; every following depth has twice as many.
+    dropout : float, default=0.5
+        Share of the pooled features that is dropped in training.
+
+    References
+    ----------
+    .. [1] Bilodeau et al., "Microscopy analysis neural network to solve detection, enumeration
+       and segmentation from image-level annotations", Nature Machine Intelligence 4, 2022.
+       :doi:`10.1038/s42256-022-00472-w`
+    """
+
+    def __init__(self, n_channels, n_outputs, n_filters=32, dropout=0.5):
+        super().__init__()
+        widths = [n_filters * 2**depth for depth in range(N_DEPTHS)]
+        self.depth1 = Depth(n_channels, widths[0])
+        self.depth2 = Depth(widths[0], widths[1])
+        self.depth3 = Depth(widths[1], widths[2])
+        self.depth4 = Depth(widths[2], widths[3])
+        self.pool = nn.MaxPool2d(2)
+        self.global_pool = nn.AdaptiveMaxPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(widths[3], n_outputs)
+
+    @property
+    def depths(self):
+        """The four depths, from the input to the output."""
+        return (self.depth1, self.depth2, self.depth3, self.depth4)
+
+    def forward(self, x):
+        """Return the logits, shape (n_samples, n_outputs), of images (n_samples, channels, h, w).
+
+        Height and width must be at least 8 px, so that three poolings leave one pixel.
+        """
+        x = self.pool(self.depth1(x))
+        x = self.pool(self.depth2(x))
+        x = self.pool(self.depth3(x))
+        x = self.depth4(x)
+        return self.linear(self.dropout(self.global_pool(x).flatten(1)))

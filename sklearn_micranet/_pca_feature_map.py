@@ -1,0 +1,240 @@
+"""PCAFeatureMap: local maps to one feature map per class."""
+
+from numbers import Real
+
+import numpy as np
+from scipy import ndimage
+from scipy.linalg import eigh
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._lazy_stack import LazyStack
+from ._validation import check_stack, is_ragged
+
+_LAYERS = tuple(f"L{i}" for i in range(1, 9))
+_AXES = "(n_samples, n_classes, n_layers, height, width)"
+_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+class PCAFeatureMap(TransformerMixin, BaseEstimator):
+    r"""Fuse the local maps of a class into one feature map.
+
+    For each image and class, every pixel is a vector :math:`x_{ij}` of the values of `layers`. The
+    feature map is their first principal component [1]_,
+
+    .. math::
+        F_{ij} = v^\top (x_{ij} - \bar{x}),
+
+    with :math:`v` the leading eigenvector of the covariance of the layers over the pixels. Its
+    sign is arbitrary; it is chosen so that the structure is high: the mean of F, weighted by the
+    map of L8, is not negative.
+
+    Parameters
+    ----------
+    layers : tuple of str, default=("L1", "L2", "L3", "L4", "L5", "L6", "L7")
+        Names of the layers to fuse.
+    orient : bool, default=True
+        Whether to choose the sign by L8. Otherwise, and where the map of L8 is zero, the largest
+        entry of v is positive, as in :class:`sklearn.decomposition.PCA`.
+    rescale : {"coarse"} or None, default=None
+        With "coarse" the feature map is scaled to [0, 1] by its range where L8 > 0, and clipped.
+    foreground : callable, default=None
+        Maps an image of shape (height, width) to a bool mask of that shape, to which the range
+        of `rescale` is limited. Needs the layer "image": see
+        :class:`GradCAMFeatureTransformer`, `include_image`.
+    min_coarse_peak : float, default=None
+        Keeps the connected components of L8 > 0 in which L8 reaches this value, and sets the
+        feature map to 0 elsewhere.
+
+    See Also
+    --------
+    GradCAMFeatureTransformer : Computes the local maps.
+    ThresholdSegmenter : Turns feature maps into masks.
+
+    Notes
+    -----
+    Stateless: `fit` reads nothing. `transform` returns a stack that is computed when it is read;
+    memory grows with its batch.
+
+    References
+    ----------
+    .. [1] Bilodeau et al., "Microscopy analysis neural network to solve detection, enumeration
+       and segmentation from image-level annotations", Nature Machine Intelligence 4, 2022.
+       :doi:`10.1038/s42256-022-00472-w`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_micranet import PCAFeatureMap
+    >>> local_maps = np.random.default_rng(0).random((5, 2, 8, 16, 16))
+    >>> PCAFeatureMap().fit_transform(local_maps)
+    LazyStack(shape=(5, 2, 16, 16), dtype=float32)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "layers": ["array-like"],
+        "orient": ["boolean"],
+        "rescale": [StrOptions({"coarse"}), None],
+        "foreground": [callable, None],
+        "min_coarse_peak": [Interval(Real, 0, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        layers=_LAYERS[:7],
+        orient=True,
+        rescale=None,
+        foreground=None,
+        min_coarse_peak=None,
+    ):
+        self.layers = layers
+        self.orient = orient
+        self.rescale = rescale
+        self.foreground = foreground
+        self.min_coarse_peak = min_coarse_peak
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Check the parameters; nothing is learned, and no sample is read.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, n_layers, height, width)
+            Local maps.
+        y : ignored
+
+        Returns
+        -------
+        self : PCAFeatureMap
+        """
+        self._fuse(X)
+        return self
+
+    def transform(self, X):
+        """Return the feature maps, computed when they are read.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, n_layers, height, width)
+            Local maps; a list of arrays if the images differ in size.
+
+        Returns
+        -------
+        feature_maps : LazyStack of shape (n_samples, n_classes, height, width)
+            Of dtype float32, zero where all fused layers are constant, as those of classes
+            predicted absent are. A sequence of arrays if the images differ in size.
+
+        Raises
+        ------
+        ValueError
+            If X is not as described, or lacks a layer.
+        """
+        self._validate_params()
+        stack, fuse = self._fuse(X)
+        item_shape = None if is_ragged(stack) else (stack.shape[1], *stack.shape[3:])
+        batch_size = getattr(stack, "batch_size", 1)
+        return LazyStack(stack, fuse, item_shape=item_shape, batch_size=batch_size)
+
+    def _fuse(self, X):
+        if not len(self.layers):
+            raise ValueError("layers must name at least one layer, such as 'L1'. Got none instead.")
+        stack = check_stack(X, ndim=5, axes=_AXES)
+        names = getattr(stack, "layer_names", None)
+        if names is None:
+            n_layers = len(stack[0][0]) if is_ragged(stack) else stack.shape[2]
+            names = {8: _LAYERS, 9: ("image", *_LAYERS)}.get(n_layers)
+            if names is None:
+                raise ValueError(
+                    "X must have 8 layers, L1 to L8, or 9, the image before them. Got "
+                    f"{n_layers} instead."
+                )
+        needed = [*self.layers, "L8", *(["image"] if self.foreground else [])]
+        missing = [name for name in needed if name not in names]
+        if missing:
+            raise ValueError(
+                f"X must have the layers {needed}. Got {list(names)} instead. The layer 'image' "
+                "needs GradCAMFeatureTransformer(include_image=True)."
+            )
+        return stack, _Fuse(self, {name: names.index(name) for name in needed})
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class _Fuse:
+    """Fuse a batch of local maps with the parameters that the step had when this was made."""
+
+    def __init__(self, step, index):
+        self.step = clone(step)
+        self.index = index
+
+    def __call__(self, batch):
+        maps = [np.stack([self._fuse(m) for m in sample]) for sample in batch]
+        return maps if isinstance(batch, list) else np.stack(maps)
+
+    def _fuse(self, local_maps):
+        """Return the feature map (height, width) of local maps (n_layers, height, width)."""
+        step, size = self.step, local_maps.shape[1:]
+        layers = local_maps[[self.index[name] for name in step.layers]]
+        coarse = local_maps[self.index["L8"]]
+        if not layers.any():
+            return np.zeros(size, dtype=np.float32)
+        feature_map = first_component(
+            layers.reshape(len(layers), -1), coarse.ravel() if step.orient else None
+        ).reshape(size)
+        if step.rescale:
+            inside = coarse > 0
+            if step.foreground is not None:
+                inside &= step.foreground(local_maps[self.index["image"]])
+            feature_map = _rescale(feature_map, inside)
+        if step.min_coarse_peak is not None:
+            feature_map *= _components_with_peak(coarse, step.min_coarse_peak)
+        return feature_map.astype(np.float32)
+
+
+def first_component(layers, weights=None):
+    """Project pixels on the first principal component of their layers.
+
+    Parameters
+    ----------
+    layers : ndarray of shape (n_layers, n_pixels)
+    weights : ndarray of shape (n_pixels,), default=None
+        Non-negative. Orients the component: its weighted mean is not negative.
+
+    Returns
+    -------
+    scores : float64 ndarray of shape (n_pixels,)
+        The centred scores, zero if the layers are constant.
+    """
+    layers = layers.astype(np.float64)
+    layers -= layers[:, :1]  # leaves exactly zero of a constant layer, as its mean might not
+    layers -= layers.mean(axis=1, keepdims=True)
+    covariance = layers @ layers.T
+    n = len(covariance)
+    variance, vectors = eigh(covariance, subset_by_index=[n - 1, n - 1])
+    if not variance[0] > 0:
+        return np.zeros(layers.shape[1])
+    vector = vectors[:, 0]
+    scores = (vector * np.sign(vector[np.abs(vector).argmax()])) @ layers
+    return -scores if weights is not None and scores @ weights < 0 else scores
+
+
+def _rescale(feature_map, inside):
+    """Scale the range inside a mask to [0, 1], and clip; zero without any range."""
+    low, high = (f(feature_map[inside]) if inside.any() else 0.0 for f in (np.min, np.max))
+    if not high > low:
+        return np.zeros_like(feature_map)
+    return np.clip((feature_map - low) / (high - low), 0, 1)
+
+
+def _components_with_peak(coarse, peak):
+    """Mask of the connected components of coarse > 0 that reach a value."""
+    labels, n = ndimage.label(coarse > 0, structure=_NEIGHBOURS)
+    reaches = np.zeros(n + 1, dtype=bool)
+    reaches[np.unique(labels[(coarse >= peak) & (coarse > 0)])] = True
+    return reaches[labels]

@@ -1,0 +1,143 @@
+"""Image-level labels: what is accepted, and how labels, targets and logits correspond."""
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
+
+
+def check_labels(estimator, X, y):
+    """Validate image-level labels.
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,) or, int, of shape (n_samples, n_classes)
+        Class labels or an indicator matrix.
+    """
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        )
+    if hasattr(y, "toarray"):
+        y = y.toarray()
+    y = check_array(y, ensure_2d=False, allow_nd=True, dtype=None, input_name="y")
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    check_classification_targets(y)
+    kind = type_of_target(y, input_name="y")
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            "y must be class labels of shape (n_samples,), an indicator matrix of 0 and 1 of "
+            "shape (n_samples, n_classes), or masks of shape (n_samples, n_classes, height, "
+            "width). Got several multi-class columns instead."
+        )
+    return y.astype(int) if kind == "multilabel-indicator" else y
+
+
+def labels_from_masks(masks, min_coverage=0.0):
+    """Reduce masks to image-level labels.
+
+    A class is present in an image where its mask has at least one pixel and covers at least
+    `min_coverage` of the image.
+
+    Parameters
+    ----------
+    masks : ndarray of bool of shape (n_samples, n_classes, height, width)
+    min_coverage : float in [0, 1], default=0.0
+
+    Returns
+    -------
+    labels : ndarray of int of shape (n_samples, n_classes)
+    """
+    n_pixels = np.count_nonzero(masks, axis=(2, 3))
+    n_required = min_coverage * masks.shape[2] * masks.shape[3]
+    return ((n_pixels > 0) & (n_pixels >= n_required)).astype(int)
+
+
+class Targets:
+    """Correspondence between labels, what the network is trained on, and its logits.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        Labels, or all class labels, of at least two classes; or an indicator matrix.
+
+    Attributes
+    ----------
+    kind : {"binary", "multiclass", "multilabel"}
+    classes : ndarray of shape (n_classes,)
+    n_outputs : int
+        Number of logits: one for a binary problem, that of the positive class ``classes[1]``.
+    """
+
+    def __init__(self, y):
+        if y.ndim == 2:
+            self.kind = "multilabel"
+            self.classes = np.arange(y.shape[1])
+        else:
+            self.classes = np.unique(y)
+            if len(self.classes) < 2:
+                raise ValueError(
+                    "y must hold at least two classes, images with and images without a "
+                    f"structure. Got one class instead: {self.classes.tolist()}."
+                )
+            self.kind = "binary" if len(self.classes) == 2 else "multiclass"
+        self.n_outputs = 1 if self.kind == "binary" else len(self.classes)
+
+    def check(self, y):
+        """Raise a ValueError if y holds labels that are not among the classes."""
+        if (y.ndim == 2) != (self.kind == "multilabel"):
+            raise ValueError(
+                f"y must be of the kind of the first call's, {self.kind}. Got {y.ndim} "
+                "dimension(s) instead."
+            )
+        unknown = np.setdiff1d(y, self.classes) if y.ndim == 1 else []
+        if len(unknown) or (y.ndim == 2 and y.shape[1] != self.n_outputs):
+            raise ValueError(
+                f"y must hold the classes {self.classes.tolist()} only. Got "
+                f"{np.asarray(unknown).tolist() or f'{y.shape[1]} columns'} instead."
+            )
+
+    def encode(self, y):
+        """Return what the loss compares the logits with.
+
+        Returns
+        -------
+        targets : ndarray
+            Class indices, int64 of shape (n_samples,), if the classes are mutually exclusive;
+            otherwise float32 of shape (n_samples, n_outputs), 1 where a class is present.
+        """
+        if self.kind == "multilabel":
+            return y.astype(np.float32)
+        indices = np.searchsorted(self.classes, y)
+        return indices[:, np.newaxis].astype(np.float32) if self.kind == "binary" else indices
+
+    def indicator(self, y):
+        """Return which classes a sample contains, bool of shape (n_samples, n_classes)."""
+        if self.kind == "multilabel":
+            return y.astype(bool)
+        return y[:, np.newaxis] == self.classes
+
+    def probabilities(self, logits):
+        """Return the probability of each class, of shape (n_samples, n_classes)."""
+        if self.kind == "multiclass":
+            return softmax(logits, axis=1)
+        probabilities = expit(logits)
+        if self.kind == "binary":
+            return np.hstack([1 - probabilities, probabilities])
+        return probabilities
+
+    def present(self, logits, threshold):
+        """Return which outputs are predicted present, bool of shape (n_samples, n_outputs)."""
+        if self.kind == "multiclass":
+            return np.arange(self.n_outputs) == logits.argmax(axis=1)[:, np.newaxis]
+        return expit(logits) >= np.asarray(threshold, dtype=logits.dtype)
+
+    def decode(self, present):
+        """Return the labels of what :meth:`present` returned."""
+        if self.kind == "multilabel":
+            return present.astype(int)
+        return self.classes[
+            present[:, 0].astype(int) if self.kind == "binary" else present.argmax(axis=1)
+        ]

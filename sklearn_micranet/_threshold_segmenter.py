@@ -1,0 +1,374 @@
+"""ThresholdSegmenter: feature maps to masks."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import threshold_otsu
+from skimage.morphology import reconstruction, remove_small_holes, remove_small_objects
+from skimage.segmentation import watershed
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_array
+
+from ._lazy_stack import LazyStack
+from ._validation import check_masks, check_stack, is_lazy, is_ragged
+from .metrics import iou_score
+
+_AXES = "(n_samples, n_classes, height, width)"
+_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+class ThresholdSegmenter(TransformerMixin, BaseEstimator):
+    """Segment each class where its feature map lies above a threshold.
+
+    Each map is, in this order: compared with its competitors, smoothed, thresholded (pixels
+    *above* the threshold form the mask), reduced to one component, filled, cleaned of small
+    components, and split. A constant map, as that of a class predicted absent, has an empty mask.
+
+    Parameters
+    ----------
+    method : {"otsu", "quantile", "fixed", "block_otsu"} or callable, default="otsu"
+        How the threshold of a map is found.
+
+        - "otsu": Otsu's method [1]_.
+        - "quantile": the `quantile` of the map's pixels; 0.8 keeps the top 20 %.
+        - "fixed": `threshold`.
+        - "block_otsu": Otsu's method inside each block of `block_size` whose range (largest minus
+          smallest value) is above the Otsu threshold of all blocks' ranges; other blocks are empty.
+        - callable: maps a feature map to a threshold or an array of thresholds, such as
+          ``skimage.filters.threshold_li``. With `ignore_zeros` it gets the pixels that count, as
+          an array of shape (n_pixels,).
+    quantile : float in [0, 1], default=0.8
+        Used by "quantile".
+    threshold : float, default=0.5
+        Used by "fixed".
+    block_size : int, default=8
+        Side of the blocks of "block_otsu", in px.
+    ignore_zeros : bool, default=False
+        Whether pixels that are exactly 0 are left out of the threshold's calculation and of the
+        mask. :class:`PCAFeatureMap` writes 0 outside the components that it keeps.
+    subtract_competitors : bool, default=False
+        Whether the largest map of the other classes is subtracted first.
+    sigma : float or sequence of float, default=None
+        Standard deviation of a Gaussian filter, in px; several are applied one after another.
+    keep : {"all", "peak"}, default="all"
+        Whether to keep all connected components or the one that holds the maximum of the map.
+    max_hole_size : int, default=0
+        Holes, background that a component encloses, of up to so many px are filled.
+    min_size : int, default=0
+        Components of fewer px are removed.
+    min_distance : int, default=None
+        Touching objects are split by a watershed from the peaks of the distance transform that lie
+        at least so many px apart, with a neck between them that is at least 2 px narrower than
+        either; a line of background one px wide parts them.
+
+    See Also
+    --------
+    PCAFeatureMap : Makes the feature maps.
+    HungarianDetector : Turns segments into detections.
+
+    Notes
+    -----
+    Stateless: `fit` reads nothing. Memory grows with the batch and, in `predict`, with the bool
+    masks that are returned. Connected means that pixels share an edge or a corner.
+
+    References
+    ----------
+    .. [1] Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on
+       Systems, Man, and Cybernetics 9, 1979. :doi:`10.1109/TSMC.1979.4310076`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_micranet import ThresholdSegmenter
+    >>> feature_map = np.array([[[[0.1, 0.2, 0.9], [0.1, 0.8, 0.9]]]])
+    >>> ThresholdSegmenter(method="fixed", threshold=0.5).predict(feature_map).astype(int)
+    array([[[[0, 0, 1],
+             [0, 1, 1]]]])
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "method": [StrOptions({"otsu", "quantile", "fixed", "block_otsu"}), callable],
+        "quantile": [Interval(Real, 0, 1, closed="both")],
+        "threshold": [Real],
+        "block_size": [Interval(Integral, 2, None, closed="left")],
+        "ignore_zeros": ["boolean"],
+        "subtract_competitors": ["boolean"],
+        "sigma": [Interval(Real, 0, None, closed="left"), "array-like", None],
+        "keep": [StrOptions({"all", "peak"})],
+        "max_hole_size": [Interval(Integral, 0, None, closed="left")],
+        "min_size": [Interval(Integral, 0, None, closed="left")],
+        "min_distance": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        method="otsu",
+        quantile=0.8,
+        threshold=0.5,
+        block_size=8,
+        ignore_zeros=False,
+        subtract_competitors=False,
+        sigma=None,
+        keep="all",
+        max_hole_size=0,
+        min_size=0,
+        min_distance=None,
+    ):
+        self.method = method
+        self.quantile = quantile
+        self.threshold = threshold
+        self.block_size = block_size
+        self.ignore_zeros = ignore_zeros
+        self.subtract_competitors = subtract_competitors
+        self.sigma = sigma
+        self.keep = keep
+        self.max_hole_size = max_hole_size
+        self.min_size = min_size
+        self.min_distance = min_distance
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Check the parameters; nothing is learned, and no sample is read.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
+            Feature maps.
+        y : ignored
+
+        Returns
+        -------
+        self : ThresholdSegmenter
+        """
+        check_stack(X, ndim=4, axes=_AXES)
+        return self
+
+    def transform(self, X):
+        """Return the feature maps inside the masks, and 0 outside.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
+            Feature maps; a list of arrays if the images differ in size.
+
+        Returns
+        -------
+        segments : float32 ndarray of shape (n_samples, n_classes, height, width)
+            Non-zero exactly where `predict` is true: a value of 0 inside a mask becomes the
+            smallest positive number. A LazyStack if X is one, a list if X is one.
+        """
+        self._validate_params()
+        stack = check_stack(X, ndim=4, axes=_AXES)
+        segment = _Segment(self, as_mask=False)
+        if is_lazy(stack):
+            shape = None if is_ragged(stack) else stack.shape[1:]
+            batch_size = getattr(stack, "batch_size", 1)
+            return LazyStack(stack, segment, item_shape=shape, batch_size=batch_size)
+        return segment(stack)
+
+    def predict(self, X):
+        """Return the masks.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
+            Feature maps; a list of arrays if the images differ in size.
+
+        Returns
+        -------
+        masks : bool ndarray of shape (n_samples, n_classes, height, width)
+            A list of arrays if the images differ in size.
+        """
+        self._validate_params()
+        stack = check_stack(X, ndim=4, axes=_AXES)
+        segment = _Segment(self, as_mask=True)
+        if is_ragged(stack):
+            return [segment([sample])[0] for sample in stack]
+        masks = np.empty(stack.shape, dtype=bool)
+        for i, sample in enumerate(stack):
+            masks[i] = segment([sample])[0]
+        return masks
+
+    def score(self, X, y):
+        """Return the mean intersection over union of the masks.
+
+        The mean is over the images and classes with a true or a predicted mask: where a class is
+        neither there nor found, there is nothing to score.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
+            Feature maps.
+        y : array-like of shape (n_samples, n_classes, height, width)
+            True masks, of dtype bool or of 0 and 1.
+
+        Returns
+        -------
+        score : float
+            In [0, 1]. 1 if there is no mask at all.
+        """
+        stack = check_stack(X, ndim=4, axes=_AXES)
+        if is_ragged(stack):
+            raise ValueError(
+                "Masks are scored for images of one size. Got images of different sizes instead: "
+                "score those of each size separately."
+            )
+        y = check_masks(y, stack, stack.shape[2:], n_classes=stack.shape[1])
+        ious = iou_score(y, self.predict(stack), zero_division=np.nan)
+        return 1.0 if np.isnan(ious).all() else float(np.nanmean(ious))
+
+    def _validate_params(self):
+        super()._validate_params()
+        sigmas = check_array(
+            _sigmas(self), ensure_2d=False, ensure_min_samples=0, input_name="sigma"
+        )
+        if (sigmas < 0).any():
+            raise ValueError(f"sigma must not be negative. Got {self.sigma} instead.")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class _Segment:
+    """Segment a batch with the parameters that the step had when this was made."""
+
+    def __init__(self, step, as_mask):
+        self.step = clone(step)
+        self.as_mask = as_mask
+
+    def __call__(self, batch):
+        samples = [self._segment(_as_float(sample)) for sample in batch]
+        return samples if isinstance(batch, list) else np.stack(samples)
+
+    def _segment(self, feature_maps):
+        """Segment one sample of shape (n_classes, height, width)."""
+        masks = np.zeros(feature_maps.shape, dtype=bool)
+        for k, feature_map in enumerate(feature_maps):
+            if feature_map.min() == feature_map.max():
+                continue
+            considered = feature_map != 0 if self.step.ignore_zeros else np.ones_like(masks[k])
+            if self.step.subtract_competitors and len(feature_maps) > 1:
+                feature_map = feature_map - np.delete(feature_maps, k, axis=0).max(axis=0)
+            for sigma in _sigmas(self.step):
+                feature_map = ndimage.gaussian_filter(feature_map, sigma)
+            above = _above_threshold(feature_map, considered, self.step)
+            masks[k] = _clean(above, feature_map, self.step)
+        if self.as_mask:
+            return masks
+        # A value of 0 would look like background to whoever reads the segment.
+        segments = feature_maps.astype(np.float32)
+        segments[segments == 0] = np.finfo(np.float32).tiny
+        return np.where(masks, segments, np.float32(0))
+
+
+def _sigmas(step):
+    return np.ravel([] if step.sigma is None else step.sigma)
+
+
+def _as_float(sample):
+    """Return a sample as an array that can be subtracted and smoothed: integers would wrap."""
+    sample = np.asarray(sample)
+    return sample.astype(np.result_type(sample, np.float32), copy=False)
+
+
+def _above_threshold(feature_map, considered, step):
+    """Return the considered pixels above the threshold of the step's method."""
+    if step.method == "block_otsu":
+        threshold = block_otsu_thresholds(feature_map, considered, step.block_size)
+    elif step.method == "fixed":
+        threshold = step.threshold
+    else:
+        find = {"otsu": threshold_otsu, "quantile": lambda v: np.quantile(v, step.quantile)}
+        find = step.method if callable(step.method) else find[step.method]
+        threshold = find(feature_map[considered] if step.ignore_zeros else feature_map)
+        if np.shape(threshold) not in ((), feature_map.shape):
+            raise ValueError(
+                "method must return one threshold, or one for each pixel of a feature map. Got the "
+                f"shape {np.shape(threshold)} instead. Local thresholds need ignore_zeros=False."
+            )
+    return (feature_map > threshold) & considered
+
+
+def block_otsu_thresholds(feature_map, considered, block_size):
+    """Return Otsu's threshold of each block at each of its pixels.
+
+    Parameters
+    ----------
+    feature_map : ndarray of shape (height, width)
+    considered : ndarray of bool of shape (height, width)
+        Other pixels do not count.
+    block_size : int
+        Side of the blocks, in px; the last ones may be smaller.
+
+    Returns
+    -------
+    thresholds : ndarray of shape (height, width)
+        Infinite in blocks whose range is not above the Otsu threshold of all blocks' ranges.
+    """
+    height, width = feature_map.shape
+    values = np.where(considered, feature_map, np.nan).astype(np.float64)
+    pad = [(0, -n % block_size) for n in (height, width)]
+    values = np.pad(values, pad, constant_values=np.nan)
+    n_rows, n_columns = (n // block_size for n in values.shape)
+    values = values.reshape(n_rows, block_size, n_columns, block_size).swapaxes(1, 2)
+    values = np.sort(values.reshape(n_rows * n_columns, -1), axis=1)  # NaN last
+    count = np.isfinite(values).sum(axis=1)
+    last = np.take_along_axis(values, np.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+    ranges = np.where(count > 0, last - values[:, 0], 0)
+    thresholds = np.full(len(values), np.inf)
+    is_structured = ranges > (threshold_otsu(ranges) if np.ptp(ranges) > 0 else 0)
+    thresholds[is_structured] = _otsu_of_sorted_rows(values[is_structured], count[is_structured])
+    thresholds = thresholds.reshape(n_rows, n_columns)
+    full = thresholds.repeat(block_size, axis=0).repeat(block_size, axis=1)
+    return full[:height, :width]
+
+
+def _otsu_of_sorted_rows(values, count):
+    """Otsu's threshold of each row, exact: every value is tried, without a histogram.
+
+    The variance between the classes that a threshold after the k-th of n values makes is, up to a
+    constant, (k S_n / n - S_k)^2 / (k (n - k)), S_k being the sum of the k smallest values.
+    """
+    k, n = np.arange(1, values.shape[1]), count[:, None]
+    sums = np.nancumsum(values, axis=1)
+    distinct = values[:, :-1] < values[:, 1:]  # equal values fall on one side; false for NaN
+    weight = np.where(distinct, k * (n - k), 1)
+    between = np.where(distinct, (k * sums[:, -1:] / n - sums[:, :-1]) ** 2 / weight, -1)
+    return np.take_along_axis(values, between.argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+def _clean(mask, feature_map, step):
+    """Reduce a mask to one component, fill, remove small components, and split."""
+    if step.keep == "peak" and mask.any():
+        labels, _ = ndimage.label(mask, structure=_NEIGHBOURS)
+        mask = labels == labels.flat[np.where(mask, feature_map, -np.inf).argmax()]
+    if step.max_hole_size:
+        # `remove_small_holes` alone also fills small background at the border of the image.
+        filled = remove_small_holes(mask, max_size=step.max_hole_size)
+        mask = filled & ndimage.binary_fill_holes(mask)
+    if step.min_size:
+        mask = remove_small_objects(mask, max_size=step.min_size - 1, connectivity=2)
+    if step.min_distance is not None:
+        mask = _split(mask, step.min_distance)
+    return mask
+
+
+def _split(mask, min_distance):
+    """Part touching objects by a watershed of the distance to the background."""
+    components, _ = ndimage.label(mask, structure=_NEIGHBOURS)
+    distance = ndimage.distance_transform_edt(mask)
+    peaks = peak_local_max(
+        distance, min_distance=min_distance, labels=components, exclude_border=False
+    )
+    # A peak floods the ridge around it, down to 1 px lower, so that a rod remains one object.
+    summits, _ = ndimage.label(distance > reconstruction(distance - 1, distance), _NEIGHBOURS)
+    markers = np.where(np.isin(summits, summits[tuple(peaks.T)]), summits, 0)
+    return watershed(-distance, markers, connectivity=2, mask=mask, watershed_line=True) > 0

@@ -1,0 +1,125 @@
+"""What the training of the network needs besides skorch's loop."""
+
+from contextlib import contextmanager
+from math import cos, pi
+
+import numpy as np
+import torch
+from skorch.callbacks import EarlyStopping, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+WARM_UP_SHARE = 0.1  # of all steps
+
+
+class WarmupCosine:
+    """Factor of the learning rate: linear rise over the first tenth, then half a cosine.
+
+    Parameters
+    ----------
+    n_steps : int
+        Number of steps of the whole training.
+    floor : float
+        Last factor.
+    """
+
+    def __init__(self, n_steps, floor):
+        self.n_steps = n_steps
+        self.floor = floor
+
+    def __call__(self, step):
+        n_rising = max(1, round(WARM_UP_SHARE * self.n_steps))
+        if step < n_rising:
+            return (step + 1) / n_rising
+        progress = min(1.0, (step - n_rising) / max(1, self.n_steps - n_rising))
+        return self.floor + (1 - self.floor) * (1 + cos(pi * progress)) / 2
+
+
+def training_callbacks(classifier, n_batches, monitor):
+    """Return the skorch callbacks of the schedule and of early stopping.
+
+    Parameters
+    ----------
+    classifier : MicraNetClassifier
+        Its parameters are read.
+    n_batches : int
+        Batches per epoch.
+    monitor : {"valid_loss", "train_loss"}
+    """
+    callbacks = []
+    if classifier.lr_schedule == "plateau":
+        schedule = LRScheduler(
+            ReduceLROnPlateau,
+            monitor=monitor,
+            factor=0.1,
+            patience=classifier.patience,
+            min_lr=classifier.min_lr,
+        )
+        callbacks.append(("lr_schedule", schedule))
+    elif classifier.lr_schedule == "cosine":
+        factor = WarmupCosine(
+            classifier.max_epochs * n_batches, min(1.0, classifier.min_lr / classifier.lr)
+        )
+        schedule = LRScheduler(LambdaLR, lr_lambda=factor, step_every="batch")
+        callbacks.append(("lr_schedule", schedule))
+    if classifier.early_stopping:
+        stopping = EarlyStopping(
+            monitor=monitor, patience=classifier.n_iter_no_change, load_best=True
+        )
+        callbacks.append(("early_stopping", stopping))
+    return callbacks
+
+
+def split_off_validation(indicator, fraction, random_state):
+    """Set aside a share of the samples of every class.
+
+    Classes are served rarest first (iterative stratification [1]_): of the samples of a class
+    that are not given to either part yet, as many are drawn as its share still lacks.
+
+    Parameters
+    ----------
+    indicator : ndarray of bool of shape (n_samples, n_classes)
+        Classes that a sample contains.
+    fraction : float in [0, 1)
+    random_state : RandomState instance
+
+    Returns
+    -------
+    train, valid : ndarrays of int
+        Indices in ascending order. `valid` is empty if the fraction amounts to less than one
+        sample, or leaves fewer than two for training.
+
+    References
+    ----------
+    .. [1] Sechidis et al., "On the stratification of multi-label data", ECML PKDD 2011.
+       :doi:`10.1007/978-3-642-23808-6_10`
+    """
+    n_samples = len(indicator)
+    n_valid = round(fraction * n_samples)
+    if n_valid < 1 or n_samples - n_valid < 2:
+        return np.arange(n_samples), np.arange(0)
+    is_free = np.ones(n_samples, dtype=bool)
+    is_valid = np.zeros(n_samples, dtype=bool)
+    for k in np.argsort(indicator.sum(axis=0), kind="stable"):
+        members = np.flatnonzero(indicator[:, k] & is_free)
+        lacking = round(fraction * indicator[:, k].sum()) - is_valid[indicator[:, k]].sum()
+        is_valid[random_state.permutation(members)[: max(0, lacking)]] = True
+        is_free[members] = False
+    lacking = n_valid - is_valid.sum()
+    is_valid[random_state.permutation(np.flatnonzero(is_free))[: max(0, lacking)]] = True
+    return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
+
+
+@contextmanager
+def seeded(random_state, device):
+    """Seed torch from a RandomState, and leave its global generators as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(random_state.randint(2**31))
+        yield
+
+
+def resolve_device(device):
+    """Return the torch.device that "auto" or a device name stands for."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

@@ -1,0 +1,222 @@
+"""Shape, dtype and label contracts shared by the estimators, with worded errors."""
+
+from math import isqrt
+
+import numpy as np
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    validate_data,
+)
+
+from ._lazy_stack import LazyStack
+
+
+def is_ragged(X):
+    """Whether X is a sequence of arrays that differ in shape."""
+    if hasattr(X, "is_ragged"):
+        return X.is_ragged
+    if not isinstance(X, (list, tuple)) and getattr(X, "dtype", None) is not np.dtype(object):
+        return False
+    shapes = {getattr(x, "shape", ()) for x in X}
+    return len(shapes) > 1 and min(map(len, shapes)) > 1
+
+
+def is_lazy(X):
+    """Whether X is a stack that is read piecewise: a lazy stack, an HDF5 or a Zarr array."""
+    return isinstance(X, LazyStack) or (
+        not isinstance(X, np.ndarray)
+        and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
+        and not hasattr(X, "detach")  # a torch tensor is in memory, and may hide gradients
+        and len(X.shape) > 2
+    )
+
+
+def check_images(estimator, X, *, reset, allow_ragged=False):
+    """Validate images and record, or compare with, what `estimator` was fitted on.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        Has the parameter `image_shape`. With ``reset=True`` it gets ``n_channels_in_`` and, for
+        flattened images, ``n_features_in_`` and ``image_shape_``.
+    X : array-like, lazily read array, or list of ndarray
+    reset : bool
+        Whether to record (in `fit`) or to compare (at inference).
+    allow_ragged : bool, default=False
+        Whether images may differ in size.
+
+    Returns
+    -------
+    images : ndarray, lazily read array, or list of ndarray
+        Not copied if it is an array of a real dtype already.
+    """
+    if is_ragged(X):
+        if not allow_ragged:
+            raise ValueError(
+                "Training images must all have one size. Got images of different sizes instead. "
+                "Cut them into crops of one size."
+            )
+        images = X if is_lazy(X) else [_check_array(estimator, x) for x in X]
+        n_channels = _common_channels(images)
+    else:
+        images = X if is_lazy(X) else _check_array(estimator, X)
+        if images.ndim == 2:
+            n_channels = _check_flattened(estimator, X, images.shape[1], reset)
+        elif images.ndim in (3, 4):
+            n_channels = images.shape[3] if images.ndim == 4 else 1
+        else:
+            raise ValueError(
+                "X must have the shape (n_samples, height, width), (n_samples, height, width, "
+                "n_channels) or, flattened, (n_samples, n_features). Got "
+                f"{images.ndim} dimensions instead."
+            )
+        if 0 in images.shape:
+            raise ValueError(
+                "X must hold at least one image of at least one pixel. Got the shape "
+                f"{images.shape} instead."
+            )
+    if reset:
+        estimator.n_channels_in_ = n_channels
+    elif n_channels != estimator.n_channels_in_:
+        raise ValueError(
+            f"X must have {estimator.n_channels_in_} channel(s), as the images that "
+            f"{type(estimator).__name__} was fitted on. Got {n_channels} instead. X is a stack of "
+            "images, channels last: pass a single image as image[np.newaxis]."
+        )
+    return images
+
+
+def _check_array(estimator, X):
+    return check_array(X, allow_nd=True, estimator=estimator, input_name="X")
+
+
+def _common_channels(images):
+    channels = {image.shape[2] if image.ndim == 3 else 1 for image in images}
+    if len(channels) > 1:
+        raise ValueError(
+            f"All images must have the same number of channels. Got {sorted(channels)} instead."
+        )
+    return channels.pop()
+
+
+def _check_flattened(estimator, X, n_features, reset):
+    if not reset and not hasattr(estimator, "image_shape_"):
+        raise ValueError(
+            f"{type(estimator).__name__} was fitted on images of shape (n_samples, height, width) "
+            "or (n_samples, height, width, n_channels). Got a 2-dimensional X instead: pass a "
+            "single image as image[np.newaxis]."
+        )
+    # X, not the checked array: the feature names are those of the data frame.
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if reset:
+        estimator.image_shape_ = _resolve_image_shape(estimator.image_shape, n_features)
+    return estimator.image_shape_[2] if len(estimator.image_shape_) == 3 else 1
+
+
+def _resolve_image_shape(image_shape, n_features):
+    if image_shape is None:
+        side = isqrt(n_features)
+        return (side, side) if side * side == n_features else (1, n_features)
+    if np.prod(image_shape) != n_features:
+        raise ValueError(
+            f"image_shape must multiply to the number of features, {n_features}. Got "
+            f"{tuple(image_shape)} instead."
+        )
+    return tuple(image_shape)
+
+
+def image_size(images, image_shape=None):
+    """Return (height, width) of validated images, ``None`` if they differ in size."""
+    if is_ragged(images):
+        return None
+    return tuple(image_shape[:2] if images.ndim == 2 else images.shape[1:3])
+
+
+def are_masks(y):
+    """Whether labels are given as masks of shape (n_samples, n_classes, height, width)."""
+    if isinstance(y, (list, tuple)):
+        return len(y) > 0 and np.ndim(y[0]) == 3
+    return getattr(y, "ndim", 0) == 4
+
+
+def check_masks(masks, X, size, n_classes=None):
+    """Validate masks that belong to the images X.
+
+    Parameters
+    ----------
+    masks : array-like of shape (n_samples, n_classes, height, width)
+        Of dtype bool, or of 0 and 1.
+    X : sequence of length n_samples
+    size : tuple (height, width) or None
+        ``None`` is not compared.
+    n_classes : int or None
+        ``None`` is not compared.
+
+    Returns
+    -------
+    masks : ndarray of bool of shape (n_samples, n_classes, height, width)
+    """
+    if is_ragged(masks):
+        raise ValueError("Masks must all have one size. Got masks of different sizes instead.")
+    masks = np.asarray(masks)
+    if masks.ndim != 4:
+        raise ValueError(
+            "Masks must have the shape (n_samples, n_classes, height, width). Got "
+            f"{masks.ndim} dimensions instead."
+        )
+    check_consistent_length(X, masks)
+    if size is not None and masks.shape[2:] != size:
+        raise ValueError(
+            f"Masks must have the height and width of the images, {size}. Got {masks.shape[2:]} "
+            "instead."
+        )
+    if n_classes is not None and masks.shape[1] != n_classes:
+        raise ValueError(
+            f"Masks must have one channel per class, {n_classes} in all; a binary problem has "
+            f"one, that of the positive class. Got {masks.shape[1]} instead."
+        )
+    if masks.dtype != bool:
+        if not np.isin(masks, (0, 1)).all():
+            raise ValueError("Masks must be bool, or hold 0 and 1 only. Got other values instead.")
+        masks = masks.astype(bool)
+    return masks
+
+
+def check_stack(X, *, ndim, axes):
+    """Validate the input of a stage that follows the network.
+
+    Parameters
+    ----------
+    X : ndarray, lazily read array, or list of ndarray
+    ndim : int
+        Number of dimensions of the whole stack.
+    axes : str
+        Names of the axes, for the error.
+
+    Returns
+    -------
+    X : ndarray, lazily read array, or list of ndarray
+        A list when the samples differ in size.
+    """
+    if is_lazy(X):
+        stack, got = X, ndim if is_ragged(X) else X.ndim
+    elif is_ragged(X):
+        stack = [check_array(x, allow_nd=True, ensure_2d=False, input_name="X") for x in X]
+        got = stack[0].ndim + 1
+        if len({x.shape[:-2] for x in stack}) > 1:
+            raise ValueError(
+                f"X must have the shape {axes}; samples may differ in height and width only. Got "
+                f"the shapes {sorted({x.shape for x in stack})} instead."
+            )
+    else:
+        stack = check_array(X, allow_nd=True, ensure_2d=False, ensure_min_samples=0, input_name="X")
+        got = stack.ndim
+    if got != ndim:
+        raise ValueError(f"X must have the shape {axes}. Got {got} dimensions instead.")
+    if 0 in getattr(stack, "shape", ()):
+        raise ValueError(
+            "X must hold at least one sample of at least one pixel. Got the shape "
+            f"{stack.shape} instead."
+        )
+    return stack

@@ -1,0 +1,14 @@
+import os
+
+# scikit-learn's array API checks are skipped without it; it must be set before scipy is imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)

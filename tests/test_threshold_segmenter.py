@@ -1,0 +1,641 @@
+import functools
+import pickle
+
+import numpy as np
+import pytest
+from cases import mask
+from scipy import ndimage
+from skimage.filters import threshold_li, threshold_local, threshold_otsu
+from sklearn.base import clone
+
+from sklearn_micranet import ThresholdSegmenter
+from sklearn_micranet._lazy_stack import LazyStack
+
+METHODS = ["otsu", "quantile", "fixed", "block_otsu", threshold_li]
+
+
+def segment(feature_map, **parameters):
+    """Segment one map of shape (height, width)."""
+    X = np.asarray(feature_map, dtype=float)[np.newaxis, np.newaxis]
+    return ThresholdSegmenter(**parameters).predict(X)[0, 0]
+
+
+def clean(drawing, **parameters):
+    """Pass a mask through the steps that follow the threshold."""
+    return segment(drawing, method="fixed", **parameters)
+
+
+def blobs(shape=(6, 2, 20, 24), seed=0):
+    """Smooth maps, positive and negative, with a few exact zeros."""
+    noise = np.random.default_rng(seed).normal(size=shape)
+    maps = ndimage.gaussian_filter(noise, 2, axes=(-2, -1)).astype(np.float32)
+    maps[..., ::5, ::5] = 0
+    return maps
+
+
+def count(mask):
+    """Number of components whose pixels share an edge or a corner."""
+    return ndimage.label(mask, structure=np.ones((3, 3)))[1]
+
+
+# --- thresholds -----------------------------------------------------------------------------
+
+
+def test_otsu_is_that_of_scikit_image_for_each_class_and_image():
+    X = blobs() * np.array([1, 100])[:, np.newaxis, np.newaxis]
+    masks = ThresholdSegmenter(method="otsu").predict(X)
+    assert masks.dtype == bool
+    for i, k in np.ndindex(X.shape[:2]):
+        np.testing.assert_array_equal(masks[i, k], X[i, k] > threshold_otsu(X[i, k]))
+
+
+@pytest.mark.parametrize(("quantile", "n_pixels"), [(0.8, 20), (0.9, 10), (1.0, 0)])
+def test_quantile_keeps_the_top_share(quantile, n_pixels):
+    ranks = np.random.default_rng(0).permutation(100).reshape(10, 10)
+    found = segment(ranks, method="quantile", quantile=quantile)
+    np.testing.assert_array_equal(found, ranks >= 100 - n_pixels)
+
+
+def test_fixed_keeps_what_is_above_the_threshold_not_what_equals_it():
+    found = segment([[0.1, 0.5], [0.51, 0.9]], method="fixed", threshold=0.5)
+    assert found.tolist() == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize("method", [threshold_li, np.median, lambda values: 0.25])
+def test_callable_returns_the_threshold(method):
+    feature_map = blobs()[0, 0]
+    np.testing.assert_array_equal(
+        segment(feature_map, method=method), feature_map > method(feature_map.astype(float))
+    )
+
+
+def test_callable_may_return_a_threshold_for_each_pixel():
+    feature_map = blobs()[0, 0].astype(float)
+    local = functools.partial(threshold_local, block_size=7)
+    expected = feature_map > threshold_local(feature_map, block_size=7)
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(segment(feature_map, method=local), expected)
+
+
+def test_callable_that_returns_neither_is_refused():
+    with pytest.raises(ValueError, match=r"one threshold, or one for each pixel.*\(20,\)"):
+        segment(blobs()[0, 0], method=lambda values: values.max(axis=1))
+    local = functools.partial(threshold_local, block_size=7)
+    with pytest.raises(ValueError, match="Local thresholds need ignore_zeros=False"):
+        segment(blobs()[0, 0], method=local, ignore_zeros=True)
+
+
+# --- Otsu in blocks -------------------------------------------------------------------------
+
+
+def exact_otsu(values):
+    """Try every value as the threshold: largest variance between the two sides."""
+    best, threshold = -1, None
+    for candidate in np.unique(values)[:-1]:
+        low, high = values[values <= candidate], values[values > candidate]
+        between = len(low) * len(high) * (low.mean() - high.mean()) ** 2
+        if between > best:
+            best, threshold = between, candidate
+    return threshold
+
+
+def slow_block_otsu(feature_map, considered, block_size):
+    corners = [
+        (row, column)
+        for row in range(0, feature_map.shape[0], block_size)
+        for column in range(0, feature_map.shape[1], block_size)
+    ]
+    blocks = [np.s_[r : r + block_size, c : c + block_size] for r, c in corners]
+    values = [feature_map[block][considered[block]] for block in blocks]
+    ranges = np.array([v.max() - v.min() if len(v) else 0 for v in values])
+    cut = threshold_otsu(ranges) if len(set(ranges)) > 1 else 0
+    found = np.zeros(feature_map.shape, dtype=bool)
+    for block, v, extent in zip(blocks, values, ranges, strict=True):
+        if extent > cut:
+            found[block] = (feature_map[block] > exact_otsu(v)) & considered[block]
+    return found
+
+
+@pytest.mark.parametrize("ignore_zeros", [False, True])
+@pytest.mark.parametrize("block_size", [2, 5, 8])
+@pytest.mark.parametrize("shape", [(16, 16), (13, 19), (3, 30), (8, 8), (1, 9)])
+def test_block_otsu_equals_a_loop_over_blocks(shape, block_size, ignore_zeros):
+    rng = np.random.default_rng(block_size)
+    feature_map = rng.normal(5, rng.uniform(0.1, 3, shape))
+    feature_map[rng.random(shape) < 0.3] = 0
+    considered = feature_map != 0 if ignore_zeros else np.ones(shape, dtype=bool)
+    expected = slow_block_otsu(feature_map, considered, block_size)
+    assert expected.any()
+    found = segment(
+        feature_map, method="block_otsu", block_size=block_size, ignore_zeros=ignore_zeros
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_block_otsu_by_hand():
+    feature_map = np.array(
+        [
+            [0, 9, 50, 51, 0],
+            [8, 1, 51, 50, 9],
+        ]
+    )  # ranges 9, 1 and 9: the middle block is high but has no structure
+    found = segment(feature_map, method="block_otsu", block_size=2)
+    np.testing.assert_array_equal(found, mask(".#...", "#...#"))
+
+
+def test_block_otsu_uses_all_blocks_when_their_ranges_are_equal():
+    found = segment([[0, 3, 10, 13], [0, 3, 10, 13]], method="block_otsu", block_size=2)
+    np.testing.assert_array_equal(found, mask(".#.#", ".#.#"))
+
+
+def test_block_otsu_is_exact_next_to_a_large_offset():
+    feature_map = np.array([[0, 1, 1, 0], [0, 1, 0, 1]]) * 1e-3 + 1e4
+    found = segment(feature_map, method="block_otsu", block_size=4)
+    np.testing.assert_array_equal(found, mask(".##.", ".#.#"))
+
+
+# --- zeros, competitors, smoothing ----------------------------------------------------------
+
+
+def test_ignored_zeros_count_neither_for_the_threshold_nor_for_the_mask():
+    feature_map = np.zeros((10, 10))
+    feature_map[0, :3] = [-3, -2, -1]
+    found = segment(feature_map, method="quantile", quantile=0.5, ignore_zeros=True)
+    np.testing.assert_array_equal(np.argwhere(found), [[0, 2]])  # above the median of the three
+    # Otherwise the zeros set the threshold.
+    assert not segment(feature_map, method="quantile", quantile=0.5).any()
+
+
+def test_smoothing_does_not_spread_the_mask_over_ignored_zeros():
+    feature_map = np.where(np.hypot(*np.mgrid[-10:11, -10:11]) < 5, 1.0, 0)
+    feature_map[10, 10] = 2
+    parameters = {"method": "fixed", "threshold": 0.1, "sigma": 2}
+    assert segment(feature_map, **parameters)[feature_map == 0].any()
+    found = segment(feature_map, ignore_zeros=True, **parameters)
+    np.testing.assert_array_equal(found, feature_map != 0)
+
+
+def test_the_largest_competitor_is_subtracted():
+    X = np.array([[[[0.9, 0.8, 0.0]], [[0.0, 0.5, 0.8]], [[0.6, 0.1, 0.0]]]])
+    # Class 0: 0.3, 0.3, -0.8. Class 1: -0.9, -0.3, 0.8. Class 2: -0.3, -0.7, -0.8.
+    segmenter = ThresholdSegmenter(method="fixed", threshold=0.25, subtract_competitors=True)
+    masks = segmenter.predict(X)[0, :, 0]
+    assert masks.tolist() == [[True, True, False], [False, False, True], [False, False, False]]
+
+
+def test_a_single_class_has_no_competitors():
+    X = blobs()[:, :1]
+    np.testing.assert_array_equal(
+        ThresholdSegmenter(subtract_competitors=True).predict(X), ThresholdSegmenter().predict(X)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_integers_and_bools_are_treated_as_numbers(dtype):
+    X = (np.random.default_rng(0).random((2, 3, 12, 12)) * 3).astype(dtype)
+    for parameters in ({"subtract_competitors": True}, {"sigma": 2}, {"method": "block_otsu"}):
+        segmenter = ThresholdSegmenter(**parameters)
+        np.testing.assert_array_equal(segmenter.predict(X), segmenter.predict(X.astype(float)))
+
+
+def gaussian(sigma):
+    """Sampled Gaussian of sum 1, cut at 4 standard deviations."""
+    x = np.arange(-int(4 * sigma), int(4 * sigma) + 1)
+    weights = np.exp(-(x**2) / (2 * sigma**2))
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("sigma", [2, [2], (1, 3), np.array([1.0, 3.0]), [3, 0, 1]])
+def test_sigmas_are_applied_one_after_another(sigma):
+    point = np.zeros((51, 51))
+    point[25, 25] = 1
+    profile = np.ones(1)
+    for s in np.ravel(sigma):
+        profile = np.convolve(profile, gaussian(s)) if s else profile
+    smooth = np.zeros((51, 51))
+    reach = len(profile) // 2
+    smooth[25 - reach : 26 + reach, 25 - reach : 26 + reach] = np.outer(profile, profile)
+    expected = smooth > 0.004
+    assert expected.sum() > 10
+    np.testing.assert_array_equal(
+        segment(point, method="fixed", threshold=0.004, sigma=sigma), expected
+    )
+
+
+@pytest.mark.parametrize("sigma", [0, (), [0, 0]])
+def test_no_sigma_does_not_smooth(sigma):
+    X = blobs()
+    np.testing.assert_array_equal(
+        ThresholdSegmenter(sigma=sigma).predict(X), ThresholdSegmenter().predict(X)
+    )
+
+
+# --- cleaning -------------------------------------------------------------------------------
+
+HOLES = mask(
+    "...........",
+    ".####.####.",
+    ".#..#.#..#.",
+    ".####.#..#.",
+    "......####.",
+    ".###...####",
+    ".#.#...#...",
+    ".##....####",
+)  # holes of 2, 4 and 1 px, the last open at a corner only, and a bay open at the border
+
+
+@pytest.mark.parametrize(("max_hole_size", "n_filled"), [(0, 0), (1, 1), (2, 3), (3, 3), (4, 7)])
+def test_holes_up_to_a_size_are_filled(max_hole_size, n_filled):
+    found = clean(HOLES, max_hole_size=max_hole_size)
+    assert (found & HOLES).sum() == HOLES.sum()
+    assert found.sum() - HOLES.sum() == n_filled
+
+
+def test_background_at_the_border_is_no_hole():
+    found = clean(HOLES, max_hole_size=2499)
+    np.testing.assert_array_equal(found, ndimage.binary_fill_holes(HOLES))
+    assert not found[6, 8:].any()  # the bay
+
+
+def test_an_empty_mask_stays_empty_however_large_holes_may_be():
+    assert not segment(blobs()[0, 0], method="fixed", threshold=99, max_hole_size=2499).any()
+
+
+SPECKLES = mask(
+    "#....##..",
+    "......#..",
+    ".........",
+    "#....###.",
+    ".#...#...",
+    "..#......",
+    "...#.....",
+)  # 1 px, 3 px, 4 px, and 4 px that share corners
+
+
+@pytest.mark.parametrize(("min_size", "sizes"), [(0, [1, 3, 4, 4]), (2, [3, 4, 4]), (4, [4, 4])])
+def test_components_of_fewer_pixels_are_removed(min_size, sizes):
+    labels, _ = ndimage.label(clean(SPECKLES, min_size=min_size), structure=np.ones((3, 3)))
+    assert sorted(np.bincount(labels.ravel())[1:]) == sizes
+
+
+def test_holes_are_filled_before_small_components_are_removed():
+    ring = mask("###", "#.#", "###")
+    drawing = np.pad(ring, 2)
+    assert clean(drawing, max_hole_size=1, min_size=9).sum() == 9
+    assert clean(drawing, min_size=9).sum() == 0
+
+
+def test_keep_peak_keeps_the_component_that_holds_the_maximum_of_each_class():
+    first = [[0.6, 0.6, 0.0, 0.0, 0.0], [0.6, 0.6, 0.0, 0.0, 0.9], [0.0, 0.0, 0.0, 0.7, 0.0]]
+    second = [[0.6, 0.6, 0.0, 0.0, 0.0], [0.6, 5.0, 0.0, 0.0, 0.9], [0.0, 0.0, 0.0, 0.7, 0.0]]
+    masks = ThresholdSegmenter(method="fixed", keep="peak").predict([[first, second]])[0]
+    np.testing.assert_array_equal(masks[0], mask(".....", "....#", "...#."))
+    np.testing.assert_array_equal(masks[1], mask("##...", "##...", "....."))
+
+
+def test_keep_peak_looks_at_the_smoothed_map():
+    feature_map = np.zeros((15, 30))
+    feature_map[7, 7] = 2
+    feature_map[4:11, 18:25] = 1
+    parameters = {"method": "fixed", "threshold": 0.1, "keep": "peak"}
+    assert np.argwhere(segment(feature_map, **parameters)).tolist() == [[7, 7]]
+    found = segment(feature_map, sigma=1, **parameters)
+    assert found[7, 21]
+    assert not found[7, 7]
+
+
+# --- splitting ------------------------------------------------------------------------------
+
+ROWS, COLUMNS = np.mgrid[:60, :60]
+
+
+def disc(row, column, radius):
+    return (ROWS - row) ** 2 + (COLUMNS - column) ** 2 <= radius**2
+
+
+def rod(angle, length=40, width=7):
+    u = np.cos(angle) * (COLUMNS - 30) + np.sin(angle) * (ROWS - 30)
+    v = np.cos(angle) * (ROWS - 30) - np.sin(angle) * (COLUMNS - 30)
+    return (abs(u) <= length / 2) & (abs(v) <= width / 2)
+
+
+@pytest.mark.parametrize("min_distance", [2, 5])
+@pytest.mark.parametrize("angle", [0, 0.4, np.pi / 4, np.pi / 2])
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_two_touching_discs_are_split(angle, overlap, min_distance):
+    apart = 2 * 9 - overlap
+    other = 15 + apart * np.sin(angle), 15 + apart * np.cos(angle)
+    touching = disc(15, 15, 9) | disc(*other, 9)
+    assert count(touching) == 1
+    found = clean(touching, min_distance=min_distance)
+    labels, n = ndimage.label(found, structure=np.ones((3, 3)))
+    assert n == 2
+    assert labels[15, 15] != labels[tuple(np.round(other).astype(int))]
+    assert not (found & ~touching).any()
+    assert (touching & ~found).sum() <= 18  # a line, at most as long as a disc is wide
+
+
+def test_discs_that_touch_at_a_corner_are_split():
+    touching = mask("###....", "###....", "###....", "...###.", "...###.", "...###.")
+    assert count(touching) == 1
+    assert count(clean(touching, min_distance=1)) == 2
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        disc(30, 30, 10),
+        disc(30.4, 29.7, 6),
+        (ROWS - 30) ** 2 / 4 + (COLUMNS - 30) ** 2 <= 12**2,
+        rod(0),
+        rod(0.3),
+        rod(np.pi / 4),
+        rod(0, width=1),
+        disc(15, 15, 9) | disc(45, 45, 3),
+        ROWS == 0,
+        (ROWS == 5) & (COLUMNS == 5),
+        np.zeros((60, 60), dtype=bool),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("min_distance", [2, 5])
+def test_objects_without_a_neck_are_left_as_they_are(drawing, min_distance):
+    np.testing.assert_array_equal(clean(drawing, min_distance=min_distance), drawing)
+
+
+def test_a_mask_without_background_is_left_as_it_is():
+    found = segment([[1, 2, 3]] * 3, method="fixed", threshold=0.5, min_distance=1)
+    assert found.all()
+
+
+def test_min_distance_decides_how_near_two_objects_may_be():
+    touching = disc(30, 20, 6) | disc(30, 31, 6)
+    assert count(clean(touching, min_distance=5)) == 2
+    assert count(clean(touching, min_distance=20)) == 1
+
+
+# --- maps without structure -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0, 0.7, -1])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_constant_map_has_an_empty_mask(method, level):
+    segmenter = ThresholdSegmenter(method=method, threshold=-9, max_hole_size=99, min_distance=2)
+    X = np.full((1, 1, 12, 12), level, dtype=float)
+    assert not segmenter.predict(X).any()
+    assert not segmenter.transform(X).any()
+
+
+@pytest.mark.parametrize("subtract_competitors", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_absent_class_stays_empty_beside_one_that_is_present(method, subtract_competitors):
+    X = blobs(shape=(1, 2, 16, 16))
+    X[0, 1] = 0
+    segmenter = ThresholdSegmenter(
+        method=method, threshold=0.0, subtract_competitors=subtract_competitors
+    )
+    masks = segmenter.predict(X)[0]
+    assert masks[0].any()
+    assert not masks[1].any()
+
+
+# --- containers -----------------------------------------------------------------------------
+
+STEPS = {
+    "otsu": {},
+    "all pixels": {"method": "fixed", "threshold": -99},
+    "cleaned": {
+        "method": "quantile",
+        "sigma": 1,
+        "keep": "peak",
+        "max_hole_size": 9,
+        "min_distance": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("parameters", STEPS.values(), ids=STEPS)
+def test_transform_is_nonzero_exactly_where_predict_is_true(parameters):
+    X = blobs()
+    segmenter = ThresholdSegmenter(**parameters)
+    masks, segments = segmenter.predict(X), segmenter.transform(X)
+    assert segments.dtype == np.float32
+    np.testing.assert_array_equal(segments != 0, masks)
+    unchanged = masks & (X != 0)
+    np.testing.assert_array_equal(segments[unchanged], X[unchanged])
+
+
+def test_values_that_float32_cannot_hold_are_not_lost_from_a_segment():
+    X = np.array([[[[0, 1e-60, 1e-50, 1.0]]]])
+    segmenter = ThresholdSegmenter(method="fixed", threshold=1e-70)
+    assert (segmenter.transform(X) != 0).tolist() == [[[[False, True, True, True]]]]
+
+
+def test_zeros_inside_a_mask_become_the_smallest_positive_number():
+    X = np.array([[[[-2, -1, 0, 1]]]])
+    segments = ThresholdSegmenter(method="fixed", threshold=-1.5).transform(X)
+    np.testing.assert_array_equal(segments, [[[[0, -1, np.finfo(np.float32).tiny, 1]]]])
+
+
+class Recorder:
+    """Pass batches on and remember how many samples each had."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, batch):
+        self.sizes.append(len(batch))
+        return batch
+
+
+def recorded_stack(X, batch_size=4):
+    recorder = Recorder()
+    shape = None if isinstance(X, list) else X.shape[1:]
+    return LazyStack(X, recorder, item_shape=shape, batch_size=batch_size), recorder
+
+
+def test_an_array_gives_an_array_and_a_lazy_stack_a_lazy_stack():
+    X = blobs()
+    segmenter = ThresholdSegmenter()
+    dense = segmenter.transform(X)
+    assert isinstance(dense, np.ndarray)
+    stack, recorder = recorded_stack(X)
+    lazy = segmenter.fit(stack).transform(stack)
+    assert isinstance(lazy, LazyStack)
+    assert (lazy.shape, lazy.dtype, lazy.batch_size) == (X.shape, np.float32, 4)
+    assert recorder.sizes == []  # nothing is computed before it is read
+    np.testing.assert_array_equal(np.asarray(lazy), dense)
+    assert recorder.sizes == [4, 2]
+
+
+def test_predict_reads_a_lazy_stack_batch_by_batch(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("The whole stack became an array.")
+
+    X = blobs((10, 2, 9, 9))
+    stack, recorder = recorded_stack(X)
+    monkeypatch.setattr(LazyStack, "__array__", refuse)
+    masks = ThresholdSegmenter().predict(stack)
+    assert recorder.sizes == [4, 4, 2]
+    np.testing.assert_array_equal(masks, ThresholdSegmenter().predict(X))
+
+
+def test_images_of_different_sizes_give_a_list():
+    X = [blobs((2, height, 12), seed=height) for height in (8, 12, 8, 9)]
+    segmenter = ThresholdSegmenter(sigma=1)
+    expected = [segmenter.predict(x[np.newaxis])[0] for x in X]
+    for source in (X, recorded_stack(X, batch_size=3)[0]):
+        masks = segmenter.fit(source).predict(source)
+        assert isinstance(masks, list)
+        segments = segmenter.transform(source)
+        for i, (one, two, truth) in enumerate(zip(masks, segments, expected, strict=True)):
+            assert one.dtype == bool, i
+            assert two.dtype == np.float32, i
+            np.testing.assert_array_equal(one, truth)
+            np.testing.assert_array_equal(two != 0, truth)
+    assert isinstance(segmenter.transform(X), list)
+    assert isinstance(segmenter.transform(recorded_stack(X)[0]), LazyStack)
+
+
+def test_a_lazy_stack_of_segments_keeps_the_parameters_it_was_made_with():
+    X = blobs()
+    stack, _ = recorded_stack(X)
+    segmenter = ThresholdSegmenter(method="quantile", quantile=0.5)
+    lazy, expected = segmenter.transform(stack), segmenter.transform(X)
+    segmenter.set_params(quantile=0.9)
+    np.testing.assert_array_equal(np.asarray(lazy), expected)
+
+
+# --- score ----------------------------------------------------------------------------------
+
+
+def test_score_is_the_mean_iou_of_pairs_with_a_true_or_a_predicted_mask():
+    X = np.array(
+        [
+            [[[0.9, 0.9, 0.0]], [[0.0, 0.0, 0.0]]],
+            [[[0.0, 0.0, 0.9]], [[0.9, 0.0, 0.0]]],
+        ]
+    )
+    y = np.array(
+        [
+            [[[1, 0, 1]], [[0, 0, 0]]],  # one common pixel of three; nothing there, nothing found
+            [[[0, 0, 1]], [[0, 0, 0]]],  # found; invented
+        ]
+    )
+    segmenter = ThresholdSegmenter(method="fixed", threshold=0.5)
+    for masks in (y, y.astype(bool), y.astype(float), y.tolist()):
+        assert segmenter.score(X, masks) == pytest.approx((1 / 3 + 1 + 0) / 3)
+
+
+def test_score_is_one_without_any_mask_and_zero_when_all_are_missed():
+    X = np.zeros((2, 2, 4, 4))
+    assert ThresholdSegmenter().score(X, np.zeros(X.shape, dtype=bool)) == 1.0
+    assert ThresholdSegmenter().score(X, np.ones(X.shape, dtype=bool)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("y", "match"),
+    [
+        (np.zeros((6, 2, 24, 20)), r"height and width of the images, \(20, 24\)"),
+        (np.zeros((6, 1, 20, 24)), "one channel per class, 2 in all"),
+        (np.zeros((5, 2, 20, 24)), "inconsistent numbers of samples"),
+        (np.full((6, 2, 20, 24), 2), "0 and 1 only"),
+        (np.zeros((6, 2)), "Got 2 dimensions"),
+        (None, "Got 0 dimensions"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_before_anything_is_computed(y, match):
+    stack, recorder = recorded_stack(blobs())
+    with pytest.raises(ValueError, match=match):
+        ThresholdSegmenter().score(stack, y)
+    assert recorder.sizes == []
+
+
+def test_masks_of_differently_sized_images_are_refused():
+    X = [np.zeros((1, 4, 4)), np.zeros((1, 5, 4))]
+    with pytest.raises(ValueError, match="images of different sizes"):
+        ThresholdSegmenter().score(X, X)
+
+
+# --- manners --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fit", "transform", "predict"])
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"method": "nonsense"}, "'method' parameter"),
+        ({"quantile": 1.1}, "'quantile' parameter"),
+        ({"threshold": "high"}, "'threshold' parameter"),
+        ({"block_size": 1}, "'block_size' parameter"),
+        ({"sigma": -1}, "'sigma' parameter"),
+        ({"sigma": "wide"}, "'sigma' parameter"),
+        ({"sigma": [1, -2]}, r"sigma must not be negative. Got \[1, -2\]"),
+        ({"sigma": [1, np.nan]}, "sigma contains NaN"),
+        ({"sigma": ["wide"]}, "strings"),
+        ({"keep": "largest"}, "'keep' parameter"),
+        ({"max_hole_size": -1}, "'max_hole_size' parameter"),
+        ({"min_size": 1.5}, "'min_size' parameter"),
+        ({"min_distance": 0}, "'min_distance' parameter"),
+    ],
+)
+def test_wrong_parameters_are_refused(method, parameters, match):
+    with pytest.raises(ValueError, match=match):
+        getattr(ThresholdSegmenter(**parameters), method)(blobs())
+
+
+@pytest.mark.parametrize("method", ["fit", "transform", "predict"])
+@pytest.mark.parametrize(
+    ("X", "match"),
+    [
+        (np.zeros((2, 20, 24)), r"\(n_samples, n_classes, height, width\). Got 3 dimensions"),
+        (np.full((1, 1, 4, 4), np.nan), "contains NaN"),
+        (np.full((1, 1, 4, 4), np.inf), "contains infinity"),
+        (np.zeros((0, 1, 4, 4)), "at least one sample"),
+        (np.full((1, 1, 4, 4), "a"), "strings"),
+    ],
+)
+def test_wrong_maps_are_refused(method, X, match):
+    with pytest.raises(ValueError, match=match):
+        getattr(ThresholdSegmenter(), method)(X)
+
+
+@pytest.mark.parametrize("parameters", STEPS.values(), ids=STEPS)
+def test_the_input_is_left_as_it_is(parameters):
+    X = blobs()
+    before = X.copy()
+    X.setflags(write=False)
+    segmenter = ThresholdSegmenter(subtract_competitors=True, ignore_zeros=True, **parameters)
+    segmenter.fit(X).transform(X)
+    segmenter.predict(X)
+    np.testing.assert_array_equal(X, before)
+
+
+def test_needs_no_fit_and_learns_nothing():
+    X = blobs()
+    segmenter = ThresholdSegmenter()
+    expected = segmenter.predict(X)
+    before = dict(vars(segmenter))
+    assert segmenter.fit(X[:1], y="ignored") is segmenter
+    assert vars(segmenter) == before
+    np.testing.assert_array_equal(segmenter.predict(X), expected)
+    np.testing.assert_array_equal(segmenter.fit_transform(X), segmenter.transform(X))
+
+
+def test_batch_and_order_do_not_matter():
+    X = blobs()
+    segmenter = ThresholdSegmenter(sigma=1, method="block_otsu")
+    expected = segmenter.predict(X)
+    np.testing.assert_array_equal(segmenter.predict(X[::-1]), expected[::-1])
+    for i in range(len(X)):
+        np.testing.assert_array_equal(segmenter.predict(X[i : i + 1])[0], expected[i])
+
+
+def test_clone_and_pickle():
+    X = blobs()
+    segmenter = ThresholdSegmenter(method=threshold_li, sigma=(1, 2), min_size=3)
+    for copy in (clone(segmenter), pickle.loads(pickle.dumps(segmenter))):
+        assert copy.get_params() == segmenter.get_params()
+        np.testing.assert_array_equal(copy.predict(X), segmenter.predict(X))
+    lazy = segmenter.transform(LazyStack(X, np.asarray, item_shape=X.shape[1:]))
+    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(lazy))), np.asarray(lazy))
