@@ -5,6 +5,7 @@ from importlib import import_module
 __version__ = "0.1.0.dev0"
 
 __all__ = [  # in data-flow order
+    "IntensityScaler",
     "GradCAMFeatureTransformer",
     "HungarianDetector",
     "MicraNetClassifier",
@@ -16,6 +17,7 @@ __all__ = [  # in data-flow order
 
 # Imported when first used: importing this package must import neither torch nor scikit-image.
 _MODULES = {
+    "IntensityScaler": "_intensity_scaler",
     "MicraNetClassifier": "_classifier",
     "GradCAMFeatureTransformer": "_gradcam_feature_transformer",
     "PCAFeatureMap": "_pca_feature_map",

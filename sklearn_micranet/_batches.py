@@ -29,7 +29,7 @@ def to_tensor(images, image_shape=None):
     if images.ndim == 3:
         images = images[..., np.newaxis]
     with np.errstate(over="ignore"):  # reported below
-        images = np.ascontiguousarray(images, dtype=np.float32)
+        images = np.array(images, dtype=np.float32, order="C")  # torch refuses read-only views
     if not np.isfinite(images).all():
         raise ValueError(
             "Images must be finite in float32. Got NaN, infinity or a value too large instead."
@@ -89,7 +89,8 @@ class LabelledImages(Dataset):
 class BatchIterator:
     """Iterate over a data set in batches whose sizes differ by at most one.
 
-    A short last batch would upset batch normalisation, which cannot train on a single value.
+    A short last batch would upset batch normalisation, which cannot train on a single value. For
+    the same reason no image is alone: an odd one joins a batch of two.
 
     Parameters
     ----------
@@ -106,7 +107,8 @@ class BatchIterator:
         self.shuffle = shuffle
 
     def __len__(self):
-        return -(-len(self.dataset) // self.batch_size)
+        n = len(self.dataset)
+        return max(1, min(-(-n // self.batch_size), n // 2))
 
     def __iter__(self):
         n = len(self.dataset)

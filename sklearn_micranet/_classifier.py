@@ -43,12 +43,12 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         Learning rate of Adam.
     lr_schedule : {"plateau", "cosine", "constant"}, default="plateau"
         "plateau" divides the learning rate by 10, down to `min_lr`, when the monitored loss has
-        not improved for `patience` epochs. "cosine" rises linearly to `lr` over the first tenth
-        of the `max_epochs`, then falls to `min_lr` along a cosine.
+        not improved for more than `patience` epochs. "cosine" rises linearly to `lr` over the
+        first tenth of the `max_epochs`, then falls to `min_lr` along a cosine.
     min_lr : float, default=1e-5
         Smallest learning rate of a schedule.
     patience : int, default=10
-        Epochs without improvement before "plateau" lowers the learning rate.
+        Epochs without improvement that "plateau" waits for.
     batch_size : int, default=32
         Maximal number of images in a training batch. Memory grows with it.
     max_epochs : int, default=100
@@ -75,7 +75,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         Run in addition to the schedule and early stopping.
     random_state : int, RandomState instance or None, default=None
         Governs initial weights, validation split, batches and dropout. Pass an int for
-        reproducible results. Global random states are left as they were.
+        reproducible results; ``None`` draws from NumPy's global random state. That of torch is
+        left as it was.
     verbose : int, default=0
         With 1, one line per epoch reports the losses.
 
@@ -204,10 +205,15 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or y are not as described, or y holds a single class.
+            If X or y are not as described, y holds a single class, or training diverges.
         """
         X = check_images(self, X, reset=True)
         y = self._check_y(X, y)
+        if y.ndim == 2 and y.min() == y.max():
+            raise ValueError(
+                "y must hold images with and images without a class. Got the same labels in all "
+                "images and for all classes instead."
+            )
         self._set_targets(y)
         self._random_state = check_random_state(self.random_state)
         targets = self._targets.encode(y)
@@ -226,7 +232,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
-        """Train for one more epoch, without schedule, validation or early stopping.
+        """Train for one more epoch at `lr`, without schedule, validation or early stopping.
 
         Parameters
         ----------
@@ -244,16 +250,24 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         """
         first = not hasattr(self, "net_")
         X = check_images(self, X, reset=first)
+        if first and classes is None and are_masks(y):
+            classes = [0, 1]  # used if there is a mask of one class only
         y = self._check_y(X, y)
         if first:
             if classes is None and y.ndim == 1:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._set_targets(np.asarray(classes) if y.ndim == 1 else y)
             self._random_state = check_random_state(self.random_state)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call, {self.classes_.tolist()}. Got {classes} "
+                "instead."
+            )
         self._targets.check(y)
         with seeded(self._random_state, resolve_device(self.device)):
             if first:
                 self._initialize_net([])
+            self.net_.set_params(lr=self.lr, batch_size=self.batch_size)
             self.net_.partial_fit(
                 self._data(X, self._targets.encode(y), np.arange(len(X))), epochs=1
             )
@@ -305,6 +319,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,), or (n_samples, n_classes) if multi-label
             Class labels, or an indicator matrix.
         """
+        check_is_fitted(self)
+        self._targets.check_threshold(self.threshold)  # it may have been set after fit
         logits = self._logits(X)
         return self._targets.decode(self._targets.present(logits, self.threshold))
 
@@ -339,6 +355,9 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     def history_(self):
         return self.net_.history
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -356,11 +375,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     def _set_targets(self, y):
         self._targets = Targets(y)
         self.classes_ = self._targets.classes
-        if np.shape(self.threshold) not in ((), (self._targets.n_outputs,)):
-            raise ValueError(
-                f"threshold must be one number or one per class, {self._targets.n_outputs}. Got "
-                f"the shape {np.shape(self.threshold)} instead."
-            )
+        self._targets.check_threshold(self.threshold)
 
     def _data(self, X, targets, indices):
         shape = getattr(self, "image_shape_", None)
@@ -382,7 +397,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             iterator_train__shuffle=True,
             iterator_valid=BatchIterator,
             train_split=None,
-            callbacks=[*callbacks, *(self.callbacks or [])],
+            # Early stopping comes last: callbacks behind it would miss the last epoch's end.
+            callbacks=[*(self.callbacks or []), *callbacks],
             device=resolve_device(self.device),
             verbose=int(self.verbose),
         ).initialize()
@@ -391,18 +407,26 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     def _finish(self):
         """Forget what belongs to one training only, the validation images above all."""
         self.net_.train_split = None
+        self.net_.callbacks = list(self.callbacks or [])
         self.net_.callbacks_ = [
             (name, callback)
             for name, callback in self.net_.callbacks_
             if name not in ("lr_schedule", "early_stopping")
         ]
         self.module_.eval()
+        if not all(tensor.isfinite().all() for tensor in self.module_.state_dict().values()):
+            del self.net_
+            raise ValueError(
+                "Training diverged: the weights are not finite any more. Lower lr, or scale the "
+                "images, for example to [0, 1]."
+            )
 
     @torch.inference_mode()
     def _logits(self, X):
         check_is_fitted(self)
         X = check_images(self, X, reset=False, allow_ragged=True)
         logits = np.empty((len(X), self._targets.n_outputs), dtype=np.float32)
+        self.module_.eval()  # whoever trained net_ directly may have left it in training mode
         device = next(self.module_.parameters()).device
         for start in range(0, len(X), self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, len(X)))

@@ -123,7 +123,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         if not isinstance(_thawed(self.estimator), MicraNetClassifier):
             raise TypeError(
                 "estimator must be a MicraNetClassifier, or a fitted one in a FrozenEstimator. "
-                f"Got {type(self.estimator).__name__} instead."
+                f"Got {type(_thawed(self.estimator)).__name__} instead."
             )
         self.estimator_ = clone(self.estimator).fit(X, y)
         return self

@@ -6,6 +6,7 @@ from numbers import Integral
 from types import EllipsisType
 
 import numpy as np
+from sklearn.utils._array_api import get_namespace
 
 
 class LazyStack(Sequence):
@@ -140,6 +141,10 @@ class LazyStack(Sequence):
             dense[start : start + len(batch)] = batch
             start += len(batch)
         return dense
+
+    def __array_namespace__(self, *, api_version=None):
+        """Be what the dense array is to scikit-learn when its array API dispatch is on."""
+        return get_namespace(np.empty(0))[0]
 
     def _compute(self, indices):
         return self.function(take(self.source, indices))

@@ -47,7 +47,8 @@ class FoldedNetwork:
             for depth in network.depths
             for convolution, norm in ((depth.conv_a, depth.norm_a), (depth.conv_b, depth.norm_b))
         ]
-        self.linear = network.linear.weight.detach(), network.linear.bias.detach()
+        # Copies, as the folded weights are: later training must not change them.
+        self.linear = tuple(t.detach().clone() for t in (network.linear.weight, network.linear.bias))
 
 
 def _fold(convolution, norm):

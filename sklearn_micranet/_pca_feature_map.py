@@ -139,6 +139,10 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     def _fuse(self, X):
         if not len(self.layers):
             raise ValueError("layers must name at least one layer, such as 'L1'. Got none instead.")
+        if self.foreground is not None and self.rescale is None:
+            raise ValueError(
+                'foreground limits the range of rescale="coarse". Got rescale=None instead.'
+            )
         stack = check_stack(X, ndim=5, axes=_AXES)
         names = getattr(stack, "layer_names", None)
         if names is None:

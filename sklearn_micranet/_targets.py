@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.special import expit, softmax
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 
@@ -25,14 +25,13 @@ def check_labels(estimator, X, y):
         y = column_or_1d(y, warn=True)
     check_consistent_length(X, y)
     check_classification_targets(y)
-    kind = type_of_target(y, input_name="y")
-    if kind == "multiclass-multioutput":
+    if y.ndim == 2 and not np.isin(y, (0, 1)).all():
         raise ValueError(
             "y must be class labels of shape (n_samples,), an indicator matrix of 0 and 1 of "
             "shape (n_samples, n_classes), or masks of shape (n_samples, n_classes, height, "
-            "width). Got several multi-class columns instead."
+            "width). Got several columns of other values instead."
         )
-    return y.astype(int) if kind == "multilabel-indicator" else y
+    return y.astype(int) if y.ndim == 2 else y
 
 
 def labels_from_masks(masks, min_coverage=0.0):
@@ -50,9 +49,8 @@ def labels_from_masks(masks, min_coverage=0.0):
     -------
     labels : ndarray of int of shape (n_samples, n_classes)
     """
-    n_pixels = np.count_nonzero(masks, axis=(2, 3))
-    n_required = min_coverage * masks.shape[2] * masks.shape[3]
-    return ((n_pixels > 0) & (n_pixels >= n_required)).astype(int)
+    coverage = np.count_nonzero(masks, axis=(2, 3)) / (masks.shape[2] * masks.shape[3])
+    return ((coverage > 0) & (coverage >= min_coverage)).astype(int)
 
 
 class Targets:
@@ -98,6 +96,17 @@ class Targets:
                 f"y must hold the classes {self.classes.tolist()} only. Got "
                 f"{np.asarray(unknown).tolist() or f'{y.shape[1]} columns'} instead."
             )
+
+    def check_threshold(self, threshold):
+        """Raise a ValueError unless there is one probability, or one for each output."""
+        threshold = np.asarray(threshold, dtype=float)
+        if threshold.shape not in ((), (self.n_outputs,)):
+            raise ValueError(
+                f"threshold must be one number or one per class, {self.n_outputs}. Got the shape "
+                f"{threshold.shape} instead."
+            )
+        if not ((threshold >= 0) & (threshold <= 1)).all():
+            raise ValueError(f"threshold must be in [0, 1]. Got {threshold.tolist()} instead.")
 
     def encode(self, y):
         """Return what the loss compares the logits with.

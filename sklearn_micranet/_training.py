@@ -73,7 +73,9 @@ def split_off_validation(indicator, fraction, random_state):
     """Set aside a share of the samples of every class.
 
     Classes are served rarest first (iterative stratification [1]_): of the samples of a class
-    that are not given to either part yet, as many are drawn as its share still lacks.
+    that are not given to either part yet, as many are drawn as its share still lacks. What is
+    rounded off is carried over to the next class, and one sample of each class is left for
+    training.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ def split_off_validation(indicator, fraction, random_state):
     -------
     train, valid : ndarrays of int
         Indices in ascending order. `valid` is empty if the fraction amounts to less than one
-        sample, or leaves fewer than two for training.
+        sample or leaves fewer than two for training, and where every sample is needed there.
 
     References
     ----------
@@ -99,10 +101,14 @@ def split_off_validation(indicator, fraction, random_state):
         return np.arange(n_samples), np.arange(0)
     is_free = np.ones(n_samples, dtype=bool)
     is_valid = np.zeros(n_samples, dtype=bool)
+    carried = 0.0
     for k in np.argsort(indicator.sum(axis=0), kind="stable"):
         members = np.flatnonzero(indicator[:, k] & is_free)
-        lacking = round(fraction * indicator[:, k].sum()) - is_valid[indicator[:, k]].sum()
-        is_valid[random_state.permutation(members)[: max(0, lacking)]] = True
+        n_train = (indicator[:, k] & ~is_valid).sum()
+        lacking = fraction * indicator[:, k].sum() - is_valid[indicator[:, k]].sum() + carried
+        n_drawn = max(0, min(round(lacking), len(members), n_train - 1))
+        carried = float(np.clip(lacking - n_drawn, -0.5, 0.5))
+        is_valid[random_state.permutation(members)[:n_drawn]] = True
         is_free[members] = False
     lacking = n_valid - is_valid.sum()
     is_valid[random_state.permutation(np.flatnonzero(is_free))[: max(0, lacking)]] = True

@@ -1,6 +1,7 @@
 """Shape, dtype and label contracts shared by the estimators, with worded errors."""
 
 from math import isqrt
+from numbers import Integral
 
 import numpy as np
 from sklearn.utils.validation import (
@@ -78,6 +79,9 @@ def check_images(estimator, X, *, reset, allow_ragged=False):
             )
     if reset:
         estimator.n_channels_in_ = n_channels
+        if getattr(images, "ndim", 3) != 2:  # an earlier fit may have been on flattened images
+            for name in ("image_shape_", "n_features_in_", "feature_names_in_"):
+                vars(estimator).pop(name, None)
     elif n_channels != estimator.n_channels_in_:
         raise ValueError(
             f"X must have {estimator.n_channels_in_} channel(s), as the images that "
@@ -88,10 +92,22 @@ def check_images(estimator, X, *, reset, allow_ragged=False):
 
 
 def _check_array(estimator, X):
-    return check_array(X, allow_nd=True, estimator=estimator, input_name="X")
+    images = check_array(X, allow_nd=True, estimator=estimator, input_name="X")
+    is_wide = images.dtype.kind == "f" and images.dtype.itemsize > 4 and images.size
+    if is_wide and max(images.max(), -images.min()) > np.finfo(np.float32).max:
+        raise ValueError(
+            "X must be finite in float32. Got a value too large instead: scale the images."
+        )
+    return images
 
 
 def _common_channels(images):
+    wrong = {image.ndim for image in images} - {2, 3}
+    if wrong:
+        raise ValueError(
+            "Images of different sizes must each have the shape (height, width) or (height, width, "
+            f"n_channels). Got {wrong.pop()} dimensions instead."
+        )
     channels = {image.shape[2] if image.ndim == 3 else 1 for image in images}
     if len(channels) > 1:
         raise ValueError(
@@ -118,12 +134,18 @@ def _resolve_image_shape(image_shape, n_features):
     if image_shape is None:
         side = isqrt(n_features)
         return (side, side) if side * side == n_features else (1, n_features)
-    if np.prod(image_shape) != n_features:
+    shape = tuple(image_shape)
+    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(
-            f"image_shape must multiply to the number of features, {n_features}. Got "
-            f"{tuple(image_shape)} instead."
+            "image_shape must be (height, width) or (height, width, n_channels), in px. Got "
+            f"{shape} instead."
         )
-    return tuple(image_shape)
+    if np.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape must multiply to the number of features, {n_features}. Got {shape} "
+            "instead."
+        )
+    return shape
 
 
 def image_size(images, image_shape=None):

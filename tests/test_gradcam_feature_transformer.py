@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 from torch.testing import assert_close
 
@@ -22,11 +22,10 @@ from sklearn_micranet._lazy_stack import LazyStack
 
 LAYERS = ("L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8")
 N_IMAGES = 6
-RNG = np.random.default_rng(0)
 LABELS = {
     "binary": np.array(["no", "yes"] * 6),
     "multiclass": np.array(["a", "b", "c"] * 4),
-    "multilabel": RNG.integers(0, 2, size=(12, 3)),
+    "multilabel": np.arange(36).reshape(12, 3) % 5 % 2,
 }
 
 
@@ -47,7 +46,7 @@ def frozen(classifier, **params):
 
 
 def random_images(*size, n=N_IMAGES):
-    return RNG.random((n, *size), dtype=np.float32)
+    return torch.rand(n, *size).numpy()
 
 
 def explained(classifier, images):
@@ -153,7 +152,7 @@ def test_maps_are_nearest_neighbours_of_their_layer():
         layer = local_maps[:, :, i]
         small = layer[..., ::factor, ::factor]
         assert_array_equal(layer, small.repeat(factor, axis=2).repeat(factor, axis=3))
-        assert (small.ptp if hasattr(small, "ptp") else lambda: np.ptp(small))() > 0
+        assert small.max() == 1
 
 
 def test_only_the_last_layer_is_rectified():
@@ -173,12 +172,8 @@ def test_min_max_scales_each_map():
     low, high = raw.min(axis=(3, 4), keepdims=True), raw.max(axis=(3, 4), keepdims=True)
     varies = (high > low)[..., 0, 0]
     assert varies[:, :, :7].all()
-    assert_allclose(
-        scaled[varies],
-        ((raw - low) / (high - low + ~varies[..., None, None]))[varies],
-        rtol=0,
-        atol=1e-5,
-    )
+    expected = (raw - low) / np.where(high > low, high - low, np.inf)
+    assert_allclose(scaled, expected, rtol=0, atol=1e-5)
     assert_array_equal(scaled.min(axis=(3, 4)), 0)
     assert_array_equal(scaled.max(axis=(3, 4)), varies)
 
@@ -203,7 +198,7 @@ def test_images_with_constant_regions(level):
     local_maps = frozen(classifier, classes="all", min_max=False).transform(images)
     # Rounding decides on ties between pixels of a constant region.
     expected = maps_by_hand(classifier, images, False, present)
-    assert_maps_close(np.asarray(local_maps), expected, 1e-3)
+    assert_maps_close(np.asarray(local_maps), expected, 1e-4)
 
 
 @pytest.mark.parametrize("size", [(33, 40), (16, 24, 3)], ids=str)
@@ -214,14 +209,14 @@ def test_batch_and_order_do_not_matter(size):
     for batch_size in (2, 4, 100):
         transformer.set_params(batch_size=batch_size)
         assert_maps_close(np.asarray(transformer.transform(images)), expected)
-    order = RNG.permutation(N_IMAGES)
+    order = [4, 1, 5, 0, 3, 2]
     assert_maps_close(np.asarray(transformer.transform(images[order])), expected[order])
     assert_maps_close(np.asarray(transformer.transform(images)[order]), expected[order])
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, bool])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64, bool])
 def test_images_of_any_dtype(dtype):
-    images = RNG.integers(0, 2, size=(N_IMAGES, 20, 23)).astype(dtype)
+    images = (random_images(20, 23) > 0.5).astype(dtype)
     images.flags.writeable = False
     transformer = frozen(fitted(images.astype(np.float32)))
     assert_array_equal(
@@ -251,7 +246,7 @@ def test_images_of_another_size_than_in_training():
 def test_images_of_different_sizes(n_channels):
     shape = (n_channels,) if n_channels > 1 else ()
     images = [
-        RNG.random((*size, *shape), dtype=np.float32)
+        random_images(*size, *shape, n=1)[0]
         for size in [(20, 31), (5, 9), (20, 31), (16, 16), (20, 31)]
     ]
     transformer = frozen(fitted(random_images(16, 16, *shape)), classes="all", batch_size=4)
@@ -305,17 +300,12 @@ def n_computed(monkeypatch):
 
 def test_nothing_is_computed_until_it_is_read(n_computed):
     images = random_images(16, 16, n=12)
-    pipeline = Pipeline(
-        [
-            ("cam", GradCAMFeatureTransformer(MicraNetClassifier(n_filters=2, max_epochs=1))),
-            ("pca", PCAFeatureMap()),
-            ("last", PCAFeatureMap()),
-        ]
-    )
-    pipeline = Pipeline(pipeline.steps[:2]).fit(images, LABELS["multilabel"])
-    feature_maps = pipeline.transform(images)
-    local_maps = pipeline[:1].transform(images)
-    local_maps.layer("L8"), local_maps[3:], list(KFold(3).split(local_maps)), repr(local_maps)
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=1)
+    pipeline = make_pipeline(GradCAMFeatureTransformer(classifier), PCAFeatureMap())
+    feature_maps = pipeline.fit(images, LABELS["multilabel"]).transform(images)
+    local_maps = pipeline[0].transform(images)
+    assert [len(local_maps[test]) for _, test in KFold(3).split(local_maps)] == [4, 4, 4]
+    assert local_maps.layer("L8").shape == feature_maps.shape
     assert n_computed == []
 
     np.asarray(feature_maps[2:5])
@@ -518,7 +508,7 @@ def test_round_trip(copy, tmp_path):
     assert_array_equal(np.asarray(restored[1]), np.asarray(local_maps[2:]))
 
 
-GOOD = random_images(16, 16)
+GOOD = np.random.default_rng(0).random((6, 16, 16), dtype=np.float32)
 
 
 @pytest.mark.parametrize(
@@ -570,7 +560,7 @@ class Other(BaseEstimator):
 
 @pytest.mark.parametrize("estimator", [Other(), FrozenEstimator(Other())], ids=["plain", "frozen"])
 def test_other_estimators_are_refused(estimator):
-    with pytest.raises(TypeError, match="must be a MicraNetClassifier.* Got Other instead"):
+    with pytest.raises(TypeError, match=r"must be a MicraNetClassifier.* Got Other instead"):
         GradCAMFeatureTransformer(estimator).fit(GOOD)
 
 

@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn import config_context
 from sklearn.model_selection import KFold, train_test_split
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _num_samples
@@ -250,6 +251,12 @@ def test_sklearn_splits_lazily(stack, source):
     for train, test in splits:
         assert_array_equal(np.asarray(stack[test]), 2 * source[test])
         assert_array_equal(np.asarray(stack[train]), 2 * source[train])
+
+
+def test_array_api_dispatch(stack, source):
+    with config_context(array_api_dispatch=True):
+        part = _safe_indexing(stack, [4, 0])
+    assert_array_equal(np.asarray(part), 2 * source[[4, 0]])
 
 
 def test_layer():

@@ -176,11 +176,11 @@ def test_smoothing_does_not_spread_the_mask_over_ignored_zeros():
 
 
 def test_the_largest_competitor_is_subtracted():
-    X = np.array([[[[0.9, 0.8, 0.0]], [[0.0, 0.5, 0.8]], [[0.6, 0.1, 0.0]]]])
-    # Class 0: 0.3, 0.3, -0.8. Class 1: -0.9, -0.3, 0.8. Class 2: -0.3, -0.7, -0.8.
+    X = np.array([[[[0.8, 0.8, 0.0]], [[0.0, 0.5, 0.8]], [[0.6, 0.1, 0.0]]]])
+    # Class 0: 0.2, 0.3, -0.8. Class 1: -0.8, -0.3, 0.8. Class 2: -0.2, -0.7, -0.8.
     segmenter = ThresholdSegmenter(method="fixed", threshold=0.25, subtract_competitors=True)
     masks = segmenter.predict(X)[0, :, 0]
-    assert masks.tolist() == [[True, True, False], [False, False, True], [False, False, False]]
+    assert masks.tolist() == [[False, True, False], [False, False, True], [False, False, False]]
 
 
 def test_a_single_class_has_no_competitors():

@@ -1,0 +1,169 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_micranet._intensity_scaler import IntensityScaler
+from sklearn_micranet._lazy_stack import LazyStack
+
+METHODS = ["minmax", "standard", "dtype", "percentile", "training_range"]
+
+
+@parametrize_with_checks(
+    [
+        IntensityScaler(method=method, bit_depth=12 if method == "dtype" else None)
+        for method in METHODS
+    ]
+    + [IntensityScaler(invert=True)]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def scaled(images, **parameters):
+    return np.asarray(IntensityScaler(**parameters).fit_transform(images))
+
+
+def test_minmax_uses_the_range_of_each_image_over_its_channels():
+    images = np.array([[[[10, 20], [30, 50]]], [[[0, 1], [2, 4]]]], dtype=np.uint16)
+    expected = np.array([[[[0, 0.25], [0.5, 1]]], [[[0, 0.25], [0.5, 1]]]])
+    result = scaled(images)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected)
+
+
+def test_standard_treats_each_channel_by_itself():
+    channels = [[1, 3], [10, 10]]  # mean 2, standard deviation 1; constant
+    image = np.moveaxis(np.array([channels]), 1, -1)[:, np.newaxis]
+    np.testing.assert_allclose(scaled(image, method="standard"), [[[[-1, 0], [1, 0]]]])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bit_depth", "largest"),
+    [(np.uint8, None, 255), (np.uint16, None, 65535), (np.uint16, 12, 4095), (float, 8, 255)],
+)
+def test_dtype_divides_by_the_largest_intensity(dtype, bit_depth, largest):
+    images = np.array([[[0, 51, 255]]], dtype=dtype)
+    result = scaled(images, method="dtype", bit_depth=bit_depth)
+    np.testing.assert_allclose(result, [[[0, 51 / largest, 255 / largest]]], rtol=1e-6)
+
+
+def test_dtype_leaves_float_images_as_they_are():
+    np.testing.assert_allclose(scaled([[[0.25, 0.5]]], method="dtype"), [[[0.25, 0.5]]])
+
+
+def test_dtype_refuses_wide_integers():
+    with pytest.raises(ValueError, match=r"at most 16 bits\. Got int64 instead.*set bit_depth"):
+        scaled(np.ones((1, 2, 2), dtype=np.int64), method="dtype")
+
+
+def test_percentile_ignores_and_clips_outliers():
+    image = np.arange(101.0).reshape(1, 1, 101)
+    image[0, 0, 100] = 1e6
+    result = scaled(image, method="percentile", percentiles=(10, 90))[0, 0]
+    np.testing.assert_allclose(result[[0, 10, 50, 90, 100]], [0, 0, 0.5, 1, 1], atol=1e-6)
+
+
+def test_percentile_uses_the_range_of_a_nearly_empty_image():
+    image = np.zeros((1, 100, 100))
+    image[0, 3, 4] = 8
+    assert np.percentile(image, 1) == np.percentile(image, 99.8)
+    result = scaled(image, method="percentile")
+    assert result[0, 3, 4] == 1
+    assert result.sum() == 1
+
+
+def test_training_range_follows_the_rule_of_the_f_actin_images():
+    # Minima 0, 2, 10: median 2. Maxima 10, 20, 30: median 20, standard deviation sqrt(200 / 3).
+    training = np.array([[[0, 10]], [[2, 20]], [[10, 30]]])
+    scaler = IntensityScaler(method="training_range").fit(training)
+    largest = 20 + 3 * (200 / 3) ** 0.5
+    assert scaler.data_min_ == 2
+    assert scaler.data_max_ == pytest.approx(largest)
+    new = np.array([[[2, 7, 100]]])
+    expected = np.array([[[0, 5, 98]]]) / (0.8 * (largest - 2))
+    np.testing.assert_allclose(scaler.transform(new), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_invert_turns_the_result_over(method):
+    images = np.random.default_rng(0).integers(0, 200, (3, 5, 6)).astype(np.uint8)
+    plain = scaled(images, method=method)
+    expected = -plain if method == "standard" else 1 - plain
+    np.testing.assert_allclose(scaled(images, method=method, invert=True), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.1, 200])
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("method", ["minmax", "standard", "percentile", "training_range"])
+def test_constant_images_become_zeros(method, invert, value):
+    images = np.full((2, 7, 7, 3), value)
+    np.testing.assert_array_equal(scaled(images, method=method, invert=invert), 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flattened_images_are_scaled_as_their_images(method):
+    images = np.random.default_rng(0).integers(0, 200, (3, 4, 5, 2)).astype(np.uint8)
+    expected = scaled(images, method=method).reshape(3, -1)
+    result = scaled(images.reshape(3, -1), method=method, image_shape=(4, 5, 2))
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_of_different_sizes(method):
+    images = [np.arange(12.0).reshape(3, 4), np.arange(10, 16.0).reshape(2, 3)]
+    scaler = IntensityScaler(method=method).fit(images)
+    result = scaler.transform(images)
+    assert [image.shape for image in result] == [(3, 4), (2, 3)]
+    for image, alone in zip(images, result, strict=True):
+        np.testing.assert_array_equal(np.asarray(scaler.transform(image[np.newaxis]))[0], alone)
+
+
+def test_images_are_scaled_only_when_they_are_read():
+    read = []
+
+    def load(indices):
+        read.extend(indices)
+        return np.stack([np.full((2, 2), i) for i in indices])
+
+    images = LazyStack(list(range(100)), load, item_shape=(2, 2), dtype=np.uint8, batch_size=10)
+    result = IntensityScaler().fit_transform(images)
+    assert result.shape == (100, 2, 2)
+    assert read == []
+    np.testing.assert_array_equal(np.asarray(result[50:60]), 0)
+    assert read == list(range(50, 60))
+
+
+def test_later_changes_of_the_estimator_leave_earlier_results_alone():
+    scaler = IntensityScaler(method="training_range").fit(np.array([[[0, 10]]]))
+    result = scaler.transform(np.array([[[0, 4]]]))
+    scaler.fit(np.array([[[0, 1000]]]))
+    np.testing.assert_allclose(result, [[[0, 0.5]]])
+
+
+def test_result_can_be_pickled():
+    result = IntensityScaler().fit_transform(np.arange(8).reshape(2, 2, 2))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(result)), result)
+
+
+def test_errors():
+    images = np.zeros((2, 3, 3))
+    with pytest.raises(ValueError, match=r"percentiles must be two increasing.*\(99, 1\)"):
+        IntensityScaler(percentiles=(99, 1)).fit(images)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        IntensityScaler().transform(images)
+    with pytest.raises(ValueError, match=r"must have 1 channel\(s\).*Got 3 instead"):
+        IntensityScaler().fit(images).transform(np.zeros((2, 3, 3, 3)))
+
+
+def test_import_needs_neither_torch_nor_scikit_image():
+    code = (
+        "import sys, sklearn_micranet._intensity_scaler;"
+        "sys.exit(bool({'torch', 'skimage'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,274 @@
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import sklearn_micranet
+
+PACKAGE = Path(sklearn_micranet.__file__).parent
+ROOT = PACKAGE.parent
+SUBPACKAGES = ("metrics", "datasets")
+NAMESPACES = ("sklearn_micranet", *(f"sklearn_micranet.{name}" for name in SUBPACKAGES))
+
+# The data's direction: a module imports only modules further up.
+ORDER = [
+    "_lazy_stack",
+    "_validation",
+    "_intensity_scaler",
+    "_network",
+    "_batches",
+    "_targets",
+    "_training",
+    "_classifier",
+    "_local_maps",
+    "_gradcam_feature_transformer",
+    "_pca_feature_map",
+    "_threshold_segmenter",
+    "_hungarian_detector",
+]
+WITHOUT_TORCH = ("_pca_feature_map", "_threshold_segmenter", "_hungarian_detector")
+
+
+def public_names(namespace):
+    return [name for name in import_module(namespace).__all__ if name not in SUBPACKAGES]
+
+
+PUBLIC = [(namespace, name) for namespace in NAMESPACES for name in public_names(namespace)]
+
+
+# --- imports --------------------------------------------------------------------------------
+
+
+def imported_after(code):
+    """Top-level packages that a fresh interpreter has imported after running some code."""
+    environment = {k: v for k, v in os.environ.items() if k != "SCIPY_ARRAY_API"}
+    code += "\nimport sys\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return set(process.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    imported = imported_after("import sklearn_micranet")
+    assert "sklearn_micranet" in imported
+    heavy = {"torch", "skorch", "matplotlib", "skimage", "sklearn", "scipy", "pandas", "pooch"}
+    assert not imported & heavy
+
+
+def test_what_follows_the_network_works_without_torch():
+    imported = imported_after("""
+import numpy as np
+from sklearn_micranet import HungarianDetector, PCAFeatureMap, ThresholdSegmenter, metrics
+maps = np.random.default_rng(0).random((2, 2, 8, 12, 12))
+feature_maps = PCAFeatureMap().fit_transform(maps)
+segments = ThresholdSegmenter().fit_transform(feature_maps)
+HungarianDetector().fit(segments).score(segments, np.asarray(segments) != 0)
+metrics.symmetric_boundary_dice_score(maps[:, :, 0] > 0.5, np.asarray(segments) != 0)
+""")
+    assert {"sklearn_micranet", "sklearn", "scipy"} <= imported
+    assert not imported & {"torch", "skorch", "matplotlib"}
+
+
+def test_data_sets_work_without_torch():
+    imported = imported_after("""
+from sklearn_micranet import datasets
+datasets.make_digit_canvases(1, image_size=64, n_digits=1, random_state=0)
+""")
+    assert "sklearn" in imported
+    assert not imported & {"torch", "skorch", "matplotlib"}
+
+
+def imports(path):
+    """Modules that a file of the package imports anywhere, absolute and with all parents."""
+    package = (PACKAGE.name, *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def internal_imports(path):
+    """Names, below the package, of the modules that a file imports."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("sklearn_micranet.")}
+    return {name for name in names if (PACKAGE / f"{name}.py").exists() or name in SUBPACKAGES}
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert {path.stem for path in PACKAGE.glob("_*.py")} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_modules_import_earlier_ones_only(name):
+    path = PACKAGE / f"{name}.py"
+    found = internal_imports(path)
+    allowed = set(ORDER[: ORDER.index(name)])
+    functions = [n.name for n in ast.walk(ast.parse(path.read_text())) if hasattr(n, "name")]
+    if "score" in functions:
+        allowed.add("metrics")
+    assert found <= allowed
+
+
+def test_the_check_of_the_order_sees_imports():
+    assert internal_imports(PACKAGE / "_threshold_segmenter.py") == {
+        "_lazy_stack",
+        "_validation",
+        "metrics",
+    }
+    assert "_classifier" in internal_imports(PACKAGE / "_gradcam_feature_transformer.py")
+    assert "torch" in set(imports(PACKAGE / "_network.py"))
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "metrics").glob("*.py")), ids=lambda p: p.stem)
+def test_metrics_import_metrics_only(path):
+    assert internal_imports(path) <= {"metrics"}
+    assert not any(name.partition(".")[0] in ("torch", "skorch") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "datasets").glob("*.py")), ids=lambda p: p.stem)
+def test_data_sets_import_no_estimators(path):
+    assert internal_imports(path) <= {"datasets", "_lazy_stack", "_validation"}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_later_stages_never_import_torch(name):
+    found = set(imports(PACKAGE / f"{name}.py"))
+    assert not {module.partition(".")[0] for module in found} & {"torch", "skorch"}
+
+
+# --- public names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_every_public_name_resolves(namespace):
+    module = import_module(namespace)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+        assert name in dir(module)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="'sklearn_micranet' has no attribute 'MicraNut'"):
+        sklearn_micranet.MicraNut  # noqa: B018
+
+
+def test_the_api_page_lists_every_public_name_and_no_other():
+    listed, namespace = {name: [] for name in NAMESPACES}, None
+    in_summary = False
+    for line in (ROOT / "docs" / "api.rst").read_text(encoding="utf-8").splitlines():
+        if directive := re.match(r"\.\. (\w+):: ?(\S*)", line):
+            if directive[1] == "currentmodule":
+                namespace = directive[2]
+            in_summary = directive[1] == "autosummary"
+        elif in_summary and re.fullmatch(r"   \w+", line):
+            listed[namespace].append(line.strip())
+    for name in NAMESPACES:
+        assert sorted(listed[name]) == sorted(public_names(name))
+
+
+# --- docstrings -----------------------------------------------------------------------------
+
+
+def sections(function):
+    """Split a numpydoc docstring into its sections."""
+    lines = inspect.getdoc(function).splitlines()
+    starts = [i for i in range(1, len(lines)) if lines[i] and set(lines[i]) == {"-"}]
+    ends = [i - 1 for i in starts[1:]] + [len(lines)]
+    return {lines[i - 1]: lines[i + 1 : end] for i, end in zip(starts, ends, strict=True)}
+
+
+def documented_parameters(function):
+    """Map the parameters that a docstring describes to the words for their type."""
+    fields = [re.match(r"(\S.*?) : (.*)", line) for line in sections(function)["Parameters"]]
+    return {
+        name.lstrip("*"): match[2] for match in fields if match for name in match[1].split(", ")
+    }
+
+
+def signature(function):
+    parameters = dict(inspect.signature(function).parameters)
+    parameters.pop("self", None)
+    return parameters
+
+
+def public_callables():
+    """Public classes, functions, and the methods that the classes define themselves."""
+    for namespace, name in PUBLIC:
+        member = getattr(import_module(namespace), name)
+        yield pytest.param(member, id=name)
+        if inspect.isclass(member):
+            for method_name, method in vars(member).items():
+                if inspect.isfunction(method) and not method_name.startswith("_"):
+                    yield pytest.param(method, id=f"{name}.{method_name}")
+
+
+CALLABLES = list(public_callables())
+
+
+def test_public_classes_and_their_methods_are_among_those_checked():
+    ids = [parameter.id for parameter in CALLABLES]
+    assert "ThresholdSegmenter" in ids
+    assert "MicraNetClassifier.fit" in ids
+    assert "detection_scores" in ids
+
+
+@pytest.mark.parametrize("member", CALLABLES)
+def test_docstrings_describe_every_parameter_in_order(member):
+    summary = inspect.getdoc(member).splitlines()[0]
+    assert summary.endswith((".", ":")), summary
+    assert list(documented_parameters(member)) == list(signature(member))
+
+
+@pytest.mark.parametrize("member", CALLABLES)
+def test_defaults_in_docstrings_are_those_of_the_code(member):
+    documented = documented_parameters(member)
+    for name, parameter in signature(member).items():
+        stated = re.search(r"default=(.*)$", documented[name])
+        if parameter.default is parameter.empty:
+            assert stated is None, name
+        elif stated:
+            assert ast.literal_eval(stated[1]) == parameter.default, name
+        else:  # scikit-learn's y, which an estimator may not need
+            assert (name, parameter.default) == ("y", None)
+
+
+@pytest.mark.parametrize("member", CALLABLES)
+def test_functions_and_methods_say_what_they_return(member):
+    if not inspect.isclass(member):
+        assert any(sections(member).get("Returns", []))
+
+
+@pytest.mark.parametrize(("namespace", "name"), PUBLIC)
+def test_public_names_have_an_example(namespace, name):
+    example = "\n".join(sections(getattr(import_module(namespace), name))["Examples"])
+    assert f"from {namespace} import " in example
+    assert name in example
+
+
+@pytest.mark.parametrize(("namespace", "name"), PUBLIC)
+def test_parameters_after_the_data_are_keyword_only(namespace, name):
+    member = getattr(import_module(namespace), name)
+    by_position = [
+        parameter.name
+        for parameter in signature(member).values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and parameter.default is not parameter.empty
+    ]
+    assert by_position in ([], ["n_samples"])  # as scikit-learn's make_* functions have it
