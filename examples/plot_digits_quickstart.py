@@ -43,9 +43,7 @@ start = perf_counter()
 digits = load_digits()
 writing, target = digits.images / 16, digits.target
 canvas = {"image_size": 64, "n_digits": (1, 2, 3, 4)}
-train = make_digit_canvases(
-    1500, **canvas, digits=(writing[:1200], target[:1200]), random_state=0
-)
+train = make_digit_canvases(1500, **canvas, digits=(writing[:1200], target[:1200]), random_state=0)
 test = make_digit_canvases(300, **canvas, digits=(writing[1200:], target[1200:]), random_state=1)
 
 # %%
@@ -121,7 +119,13 @@ LAYERS = ("L2", "L5", "L8")
 samples = [i for i, points in enumerate(test.points) if len(points) >= 3][:3]
 
 figure, axes = plt.subplots(len(samples), 7, figsize=(14, 2.1 * len(samples)), layout="constrained")
-titles = ["image", *(f"local map {layer}" for layer in LAYERS), "feature map", "masks", "detections"]
+titles = [
+    "image",
+    *(f"local map {layer}" for layer in LAYERS),
+    "feature map",
+    "masks",
+    "detections",
+]
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title)
 for row, i in zip(axes, samples, strict=True):
@@ -135,7 +139,9 @@ for row, i in zip(axes, samples, strict=True):
     for k in range(10):
         if masks[i, k].any():
             row[5].contour(masks[i, k], levels=[0.5], colors=[COLOURS[k]], linewidths=1.5)
-            row[5].imshow(np.where(masks[i, k], 1.0, np.nan), cmap=ListedColormap([COLOURS[k]]), alpha=0.4)
+            row[5].imshow(
+                np.where(masks[i, k], 1.0, np.nan), cmap=ListedColormap([COLOURS[k]]), alpha=0.4
+            )
     for k, y, x in test.points[i]:
         row[6].scatter(x, y, s=200, facecolors="none", edgecolors=[COLOURS[int(k)]], linewidths=1.5)
     for k, y, x, _ in detections[i]:

@@ -5,13 +5,13 @@ from importlib import import_module
 __version__ = "0.1.0.dev0"
 
 __all__ = [  # in data-flow order
+    "datasets",
     "IntensityScaler",
-    "GradCAMFeatureTransformer",
-    "HungarianDetector",
     "MicraNetClassifier",
+    "GradCAMFeatureTransformer",
     "PCAFeatureMap",
     "ThresholdSegmenter",
-    "datasets",
+    "HungarianDetector",
     "metrics",
 ]
 

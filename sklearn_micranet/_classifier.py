@@ -367,6 +367,12 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     def _check_y(self, X, y):
         """Validate labels; reduce masks to labels, those of a single class to (n_samples,)."""
         if not are_masks(y):
+            if isinstance(y, list) and y and np.ndim(y[0]) == 2:
+                raise ValueError(
+                    "y must be labels or masks. Got positions of objects instead, which a network "
+                    "cannot be trained on. Wrap a fitted classifier in a FrozenEstimator to score "
+                    "its detections."
+                )
             return check_labels(self, X, y)
         size = image_size(X, getattr(self, "image_shape_", None))
         labels = labels_from_masks(check_masks(y, X, size), self.min_coverage)

@@ -48,7 +48,9 @@ class FoldedNetwork:
             for convolution, norm in ((depth.conv_a, depth.norm_a), (depth.conv_b, depth.norm_b))
         ]
         # Copies, as the folded weights are: later training must not change them.
-        self.linear = tuple(t.detach().clone() for t in (network.linear.weight, network.linear.bias))
+        self.linear = tuple(
+            t.detach().clone() for t in (network.linear.weight, network.linear.bias)
+        )
 
 
 def _fold(convolution, norm):

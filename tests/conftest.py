@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+# The networks of the tests are too small to share: threads would only wait for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeds():

@@ -453,6 +453,21 @@ def test_grid_search():
     assert search.score(IMAGES, INDICATOR) == best.score(IMAGES, INDICATOR)
 
 
+def test_each_epoch_shuffles_the_images():
+    class Order(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.labels = []
+
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            self.labels.append(batch[1].tolist())
+
+    order = Order()
+    small(callbacks=[order], batch_size=N, validation_fraction=0).fit(IMAGES, INDICATOR)
+    first, second = order.labels
+    assert sorted(first) == sorted(second) == sorted(INDICATOR.tolist())
+    assert first != second
+
+
 def test_an_odd_image_joins_a_batch_of_two():
     # Alone, an image of 8 px would leave batch normalisation a single value.
     classifier = small(batch_size=2, validation_fraction=0)

@@ -399,7 +399,11 @@ def test_wrong_maps_are_refused(maps, error, match, method):
         ({"orient": "L8"}, "'orient' parameter"),
         ({"rescale": "image"}, "'rescale' parameter"),
         ({"foreground": 0.5}, "'foreground' parameter"),
-        ({"foreground": is_bright}, "'image' needs GradCAMFeatureTransformer"),
+        ({"foreground": is_bright}, "foreground limits the range of rescale"),
+        (
+            {"foreground": is_bright, "rescale": "coarse"},
+            "'image' needs GradCAMFeatureTransformer",
+        ),
         ({"min_coarse_peak": -0.1}, "'min_coarse_peak' parameter"),
     ],
 )

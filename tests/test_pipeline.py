@@ -594,7 +594,10 @@ def test_recipe_for_f_actin():
     assert masks.mean() == 0.2
     np.testing.assert_array_equal(masks[0], band)
     np.testing.assert_array_equal(masks[1], band)
-    for change in ({"pca__foreground": None}, {"pca__rescale": None}):
+    for change in (
+        {"pca__foreground": None},
+        {"pca__foreground": None, "pca__rescale": None},
+    ):
         assert (recipe("F-actin", **change).fit(maps).predict(maps)[0, 0] != band).any(), change
     unoriented = recipe("F-actin", pca__orient=False).fit(maps).predict(maps)[0]
     np.testing.assert_array_equal(unoriented[0], band)

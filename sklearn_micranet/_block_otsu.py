@@ -1,0 +1,52 @@
+"""Otsu's method in each block of a feature map."""
+
+import numpy as np
+from skimage.filters import threshold_otsu
+
+
+def block_otsu_thresholds(feature_map, considered, block_size):
+    """Return Otsu's threshold of each block at each of its pixels.
+
+    Parameters
+    ----------
+    feature_map : ndarray of shape (height, width)
+    considered : ndarray of bool of shape (height, width)
+        Other pixels do not count.
+    block_size : int
+        Side of the blocks, in px; the last ones may be smaller.
+
+    Returns
+    -------
+    thresholds : ndarray of shape (height, width)
+        Infinite in blocks whose range is not above the Otsu threshold of all blocks' ranges.
+    """
+    height, width = feature_map.shape
+    values = np.where(considered, feature_map, np.nan).astype(np.float64)
+    pad = [(0, -n % block_size) for n in (height, width)]
+    values = np.pad(values, pad, constant_values=np.nan)
+    n_rows, n_columns = (n // block_size for n in values.shape)
+    values = values.reshape(n_rows, block_size, n_columns, block_size).swapaxes(1, 2)
+    values = np.sort(values.reshape(n_rows * n_columns, -1), axis=1)  # NaN last
+    count = np.isfinite(values).sum(axis=1)
+    last = np.take_along_axis(values, np.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+    ranges = np.where(count > 0, last - values[:, 0], 0)
+    thresholds = np.full(len(values), np.inf)
+    is_structured = ranges > (threshold_otsu(ranges) if np.ptp(ranges) > 0 else 0)
+    thresholds[is_structured] = _otsu_of_sorted_rows(values[is_structured], count[is_structured])
+    thresholds = thresholds.reshape(n_rows, n_columns)
+    full = thresholds.repeat(block_size, axis=0).repeat(block_size, axis=1)
+    return full[:height, :width]
+
+
+def _otsu_of_sorted_rows(values, count):
+    """Otsu's threshold of each row, exact: every value is tried, without a histogram.
+
+    The variance between the classes that a threshold after the k-th of n values makes is, up to a
+    constant, (k S_n / n - S_k)^2 / (k (n - k)), S_k being the sum of the k smallest values.
+    """
+    k, n = np.arange(1, values.shape[1]), count[:, None]
+    sums = np.nancumsum(values, axis=1)
+    distinct = values[:, :-1] < values[:, 1:]  # equal values fall on one side; false for NaN
+    weight = np.where(distinct, k * (n - k), 1)
+    between = np.where(distinct, (k * sums[:, -1:] / n - sums[:, :-1]) ** 2 / weight, -1)
+    return np.take_along_axis(values, between.argmax(axis=1)[:, None], axis=1)[:, 0]
