@@ -2,8 +2,8 @@
 From image-level labels to masks and detections
 ===============================================
 
-A network is told which digits an image contains, never where. From what it has learned on the way come
-masks of the digits, their positions and their number.
+A network is told which digits an image contains, never where. From what it has learned on the
+way come masks of the digits, their positions and their number.
 
 The handwriting is real: it is the part of scikit-learn's digits that the network has not seen,
 scattered over canvases. So that training takes a few minutes on two cores, the canvases are small
@@ -18,7 +18,9 @@ time to wait for plateaus.
 # Training and test canvases use disjoint handwriting: scikit-learn's digits are ordered by writer.
 from time import perf_counter
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import hamming_loss
@@ -64,8 +66,9 @@ print(f"Trained on {len(train.images)} canvases: {perf_counter() - start:.0f} s"
 # %%
 # From labels to masks and detections
 # -----------------------------------
-# The settings are the paper's for this data set, but that one threshold per image is enough on small
-# canvases: a digit has to be seen clearly by the last layer (0.3 of its range) somewhere.
+# A digit counts where the last layer sees it clearly: parts of the map of L8 that do not reach 0.3
+# of its range are dropped, as in the paper. On canvases as small as these, one Otsu threshold per
+# image is enough.
 pipe = Pipeline(
     [
         ("cam", GradCAMFeatureTransformer(FrozenEstimator(classifier))),
@@ -111,9 +114,6 @@ print(f"\nTraining and evaluation: {perf_counter() - start:.0f} s")
 # -------------------------
 # Maps are shown for one class, written on the left; masks and detections for all classes. A cross
 # is a detection, a circle the true position, each in the colour of its class.
-import matplotlib.pyplot as plt
-from matplotlib.colors import ListedColormap
-
 COLOURS = plt.get_cmap("tab10").colors
 LAYERS = ("L2", "L5", "L8")
 samples = [i for i, points in enumerate(test.points) if len(points) >= 3][:3]
@@ -135,7 +135,7 @@ for row, i in zip(axes, samples, strict=True):
         ax.imshow(test.images[i], cmap="gray", vmin=0, vmax=1)
     for ax, layer in zip(row[1:4], LAYERS, strict=True):
         ax.imshow(maps[local_maps.layer_names.index(layer)], cmap="magma", vmin=0, vmax=1)
-    row[4].imshow(pipe[:2].transform(test.images[[i]])[0][shown], cmap="magma")
+    row[4].imshow(pipe[:2].transform(test.images[[i]])[0][shown], cmap="magma", vmin=0)
     for k in range(10):
         if masks[i, k].any():
             row[5].contour(masks[i, k], levels=[0.5], colors=[COLOURS[k]], linewidths=1.5)

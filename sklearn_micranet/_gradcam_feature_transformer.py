@@ -147,6 +147,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         check_is_fitted(self)
         classifier = _thawed(self.estimator_)
         check_is_fitted(classifier)
+        classifier._targets.check_threshold(classifier.threshold)  # it may have been set after fit
         images = check_images(classifier, X, reset=False, allow_ragged=True)
         explain = _Explain(classifier, self.classes, self.min_max, self.include_image)
         size = image_size(images, explain.image_shape)

@@ -120,7 +120,11 @@ def seeded(random_state, device):
     """Seed torch from a RandomState, and leave its global generators as they were."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(random_state.randint(2**31))
+        seed = random_state.randint(2**31)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -111,6 +111,10 @@ def test_classes_may_have_any_names(names):
     assert (classifier.classes_[numbered.predict(IMAGES)] == prediction).all()
 
 
+def test_dropout_reaches_the_module():
+    assert small(dropout=0.2, max_epochs=1).fit(IMAGES, INDICATOR).module_.dropout.p == 0.2
+
+
 def test_outputs_agree_with_each_other(fitted):
     logits = fitted["binary"].decision_function(IMAGES)
     assert logits.shape == (N,)

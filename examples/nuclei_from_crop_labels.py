@@ -1,0 +1,145 @@
+"""
+Nuclei from labels of crops
+===========================
+
+Fluorescence images are cut into crops, and a network is told of each crop whether it holds a
+nucleus: whether nuclei cover at least 1 % of it. Masks and positions of the nuclei in other, whole
+images come from what it has learned. They are compared with the coarse masks of the last layer
+alone and with Otsu's threshold of the image, hard to beat where nuclei are all that shines.
+
+All settings are chosen on the training images. The network sees labels of crops only; the grid
+search over the steps behind it needs masks, those of 30 training images.
+
+Takes the data as an argument, a file with ``images`` (n, height, width) and instance ``labels`` of
+the same shape, 0 for background, such as the nuclei of the 2018 Data Science Bowl::
+
+    python examples/nuclei_from_crop_labels.py --data nuclei.npz
+"""
+
+import argparse
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.ndimage import center_of_mass
+from skimage.filters import threshold_otsu
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, train_test_split
+from sklearn.pipeline import Pipeline
+
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    HungarianDetector,
+    IntensityScaler,
+    MicraNetClassifier,
+    PCAFeatureMap,
+    ThresholdSegmenter,
+)
+from sklearn_micranet.datasets import extract_crops
+from sklearn_micranet.metrics import (
+    detection_scores,
+    dice_score,
+    iou_score,
+    symmetric_boundary_dice_score,
+)
+
+MAX_DISTANCE = 8  # px, about the radius of a nucleus
+N_TRAIN = 110
+
+parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+parser.add_argument("--data", required=True, help="npz file with images and labels")
+parser.add_argument("--figure", default="nuclei.png", help="where to save the figure")
+options = parser.parse_args()
+with np.load(options.data) as data:
+    images, instances = data["images"], data["labels"]
+train, test = train_test_split(np.arange(len(images)), train_size=N_TRAIN, random_state=0)
+
+# %%
+# Training on labels of crops
+# ---------------------------
+scaler = IntensityScaler(method="standard").fit(images[train])
+scaled = np.asarray(scaler.transform(images))
+crops = extract_crops(scaled[train], size=64, masks=instances[train], min_coverage=0.01)
+classifier = MicraNetClassifier(
+    n_filters=16,
+    lr=1e-3,
+    lr_schedule="cosine",
+    max_epochs=12,
+    early_stopping=False,
+    validation_fraction=0,
+    random_state=0,
+)
+classifier.fit(np.asarray(crops.images), crops.labels)
+unseen = extract_crops(scaled[test], size=64, masks=instances[test], min_coverage=0.01)
+accuracy = classifier.score(np.asarray(unseen.images), unseen.labels)
+print(f"{len(crops.labels)} crops, {crops.labels.mean():.0%} with nuclei; {accuracy=:.3f}")
+
+# %%
+# Settings of the other steps, chosen on training images
+# ------------------------------------------------------
+masks = instances[:, np.newaxis] > 0
+pipe = Pipeline(
+    [
+        ("cam", GradCAMFeatureTransformer(FrozenEstimator(classifier), classes="all")),
+        ("pca", PCAFeatureMap()),
+        ("segment", ThresholdSegmenter(min_size=15)),
+    ]
+)
+search = GridSearchCV(
+    pipe,
+    {
+        "pca__layers": [tuple(f"L{i}" for i in range(1, n + 1)) for n in (2, 4, 7)],
+        "pca__rescale": [None, "coarse"],
+        "segment__method": ["otsu", "quantile", "block_otsu"],
+        "segment__quantile": [0.9],
+        "segment__block_size": [64],
+        "segment__sigma": [None, 1],
+    },
+    cv=PredefinedSplit(np.repeat([0, -1], [29, 1])),  # nothing is fitted: one score per setting
+    refit=False,
+)
+search.fit(scaled[train[:30]], masks[train[:30]])
+print(f"Chosen on 30 training images: {search.best_params_}, mean IoU {search.best_score_:.3f}")
+pipe.set_params(**search.best_params_, segment__min_distance=4).fit(scaled[train])
+
+# %%
+# Scores on unseen images
+# -----------------------
+local_maps = pipe["cam"].transform(scaled[test])
+predicted = {
+    "coarse": np.array([maps > 0 for maps in local_maps.layer("L8")]),
+    "precise": pipe.predict(scaled[test]),
+    "Otsu": np.array([image > threshold_otsu(image) for image in images[test]])[:, np.newaxis],
+}
+points = [
+    np.array([(0, *c) for c in center_of_mass(i > 0, i, np.unique(i[i > 0]))]).reshape(-1, 3)
+    for i in instances[test]
+]
+detector = HungarianDetector(max_distance=MAX_DISTANCE)
+print(f"{'':9}    IoU   Dice  boundary Dice  precision  recall     F1")
+for name, found in predicted.items():
+    iou, dice, boundary = (
+        np.nanmean(score(masks[test], found, zero_division=np.nan))
+        for score in (iou_score, dice_score, symmetric_boundary_dice_score)
+    )
+    scores = detection_scores(points, detector.predict(found), max_distance=MAX_DISTANCE)
+    print(
+        f"{name:9} {iou:6.3f} {dice:6.3f} {boundary:14.3f} {scores.precision:10.3f} "
+        f"{scores.recall:7.3f} {scores.f1:6.3f}"
+    )
+
+# %%
+# What it looks like
+# ------------------
+feature_maps = pipe[:2].transform(scaled[test])
+figure, axes = plt.subplots(3, 5, figsize=(15, 9), layout="constrained")
+for row, i in zip(axes, (0, 1, 2), strict=True):
+    for ax in row:
+        ax.imshow(images[test[i]], cmap="gray")
+        ax.set(xticks=[], yticks=[])
+    row[0].contour(masks[test[i], 0], levels=[0.5], colors="lime", linewidths=1)
+    row[1].imshow(feature_maps[i][0], cmap="magma")
+    for ax, found in zip(row[2:], predicted.values(), strict=True):
+        ax.contour(found[i, 0], levels=[0.5], colors="orange", linewidths=1)
+for ax, title in zip(axes[0], ["truth", "feature map", *predicted], strict=True):
+    ax.set_title(title)
+figure.savefig(options.figure, dpi=80)
