@@ -43,7 +43,7 @@ class LazyStack(Sequence):
         self.dtype = np.dtype(dtype)
         self.batch_size = batch_size
         self.layer_names = layer_names
-        self._indices = np.arange(len(source))
+        self._indices = np.arange(n_samples(source))
 
     @property
     def shape(self):
@@ -162,6 +162,27 @@ class _Part:
         return batch[(slice(None), *self.key)]
 
 
+def n_samples(source):
+    """Return the length of a list or an array; Zarr arrays have a shape only."""
+    return source.shape[0] if hasattr(source, "shape") else len(source)
+
+
+def as_stack(array):
+    """Wrap an array that is read piecewise, such as one on disk, as a lazy stack."""
+    if isinstance(array, LazyStack):
+        return array
+    return LazyStack(
+        array, _same, item_shape=array.shape[1:], dtype=array.dtype, batch_size=_N_READ_AT_ONCE
+    )
+
+
+_N_READ_AT_ONCE = 32
+
+
+def _same(batch):
+    return batch
+
+
 def take(source, indices):
     """Read the samples `indices` of `source`: an array, or a list when they differ in size."""
     if isinstance(source, (list, tuple)):
@@ -170,9 +191,9 @@ def take(source, indices):
         part = source[int(indices[0]) : int(indices[0]) + len(indices)]  # a view where possible
     elif isinstance(source, (np.ndarray, LazyStack)):
         part = source[indices]
-    else:  # HDF5 reads increasing indices only
+    else:  # HDF5 reads increasing indices only, and Zarr has an indexer of its own
         unique, inverse = np.unique(indices, return_inverse=True)
-        part = source[unique][inverse]
+        part = np.asarray(getattr(source, "oindex", source)[unique])[inverse]
     if isinstance(part, LazyStack) and part.is_ragged:
         return list(part)
     return np.asarray(part)

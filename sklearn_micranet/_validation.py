@@ -10,7 +10,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._lazy_stack import LazyStack
+from ._lazy_stack import LazyStack, as_stack
 
 
 def is_ragged(X):
@@ -27,7 +27,7 @@ def is_lazy(X):
     """Whether X is a stack that is read piecewise: a lazy stack, an HDF5 or a Zarr array."""
     return isinstance(X, LazyStack) or (
         not isinstance(X, np.ndarray)
-        and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
+        and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__"))
         and not hasattr(X, "detach")  # a torch tensor is in memory, and may hide gradients
         and len(X.shape) > 2
     )
@@ -49,7 +49,7 @@ def check_images(estimator, X, *, reset, allow_ragged=False):
 
     Returns
     -------
-    images : ndarray, lazily read array, or list of ndarray
+    images : ndarray, LazyStack, or list of ndarray
         Not copied if it is an array of a real dtype already.
     """
     if is_ragged(X):
@@ -61,7 +61,7 @@ def check_images(estimator, X, *, reset, allow_ragged=False):
         images = X if is_lazy(X) else [_check_array(estimator, x) for x in X]
         n_channels = _common_channels(images)
     else:
-        images = X if is_lazy(X) else _check_array(estimator, X)
+        images = as_stack(X) if is_lazy(X) else _check_array(estimator, X)
         if images.ndim == 2:
             n_channels = _check_flattened(estimator, X, images.shape[1], reset)
         elif images.ndim in (3, 4):
@@ -218,11 +218,11 @@ def check_stack(X, *, ndim, axes):
 
     Returns
     -------
-    X : ndarray, lazily read array, or list of ndarray
+    X : ndarray, LazyStack, or list of ndarray
         A list when the samples differ in size.
     """
     if is_lazy(X):
-        stack, got = X, ndim if is_ragged(X) else X.ndim
+        stack, got = as_stack(X), ndim if is_ragged(X) else X.ndim
     elif is_ragged(X):
         stack = [check_array(x, allow_nd=True, ensure_2d=False, input_name="X") for x in X]
         got = stack[0].ndim + 1

@@ -134,8 +134,10 @@ def test_masks_that_do_not_fit_are_refused(masks, match):
 
 
 def test_stacks_are_passed_on_unread():
-    for stack in (unread(), unread_ragged(), OnDisk(np.zeros((3, 2, 4, 5)))):
+    for stack in (unread(), unread_ragged()):
         assert check_stack(stack, ndim=4, axes=AXES) is stack
+    on_disk = OnDisk(np.zeros((3, 2, 4, 5)))
+    assert check_stack(on_disk, ndim=4, axes=AXES).source is on_disk
 
 
 def test_arrays_and_lists_of_one_size_become_one_array():

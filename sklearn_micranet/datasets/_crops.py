@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._lazy_stack import LazyStack, n_samples
 
 from ._cut_crops import CutCrops, OneImage, shapes_and_dtype
 from ._weak_labels import check_objects, contain_boxes, contain_points, coverage, nearest_pixels
@@ -213,10 +213,10 @@ def _check_annotations(n_images, center_on_points, foreground, **annotations):
         raise ValueError("center_on_points=True requires points. Got points=None instead.")
     sized = given if foreground is None else {**given, "foreground": foreground}
     for name, value in sized.items():
-        if len(value) != n_images:
+        if n_samples(value) != n_images:
             raise ValueError(
                 f"{name} must hold one entry per image, {n_images} in all. "
-                f"Got {len(value)} instead."
+                f"Got {n_samples(value)} instead."
             )
     return given
 

@@ -8,7 +8,7 @@ from sklearn_micranet._lazy_stack import LazyStack
 def shapes_and_dtype(images):
     """Return the shape of every image and their dtype."""
     if getattr(images, "ndim", 1) > 1:
-        shapes, dtypes = [tuple(images.shape[1:])] * len(images), {images.dtype}
+        shapes, dtypes = [tuple(images.shape[1:])] * images.shape[0], {images.dtype}
     else:
         read = [(tuple(image.shape), image.dtype) for image in map(_as_array, images)]
         shapes, dtypes = [shape for shape, _ in read], {dtype for _, dtype in read}
