@@ -16,5 +16,5 @@ extensions = [
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 autosummary_generate = True
 numpydoc_show_class_members = False
-exclude_patterns = ["_build", "generated"]
+exclude_patterns = ["_build"]
 html_theme = "alabaster"

@@ -38,9 +38,9 @@ def make_digit_canvases(
     digits=None,
     random_state=None,
 ):
-    r"""Scatter handwritten digits over canvases: the modified MNIST of MICRA-Net [1]_.
+    r"""Scatter handwritten digits over canvases: the modified MNIST of MICRA-Net.
 
-    Each canvas shows a random number of digits, turned, blurred and noisy. Which classes it shows
+    The recipe of the paper [1]_. Each canvas shows a random number of digits, turned, blurred and noisy. Which classes it shows
     are its image-level labels; the digits' own pixels and positions are the truth to compare
     segmentation and detection with.
 
@@ -70,7 +70,8 @@ def make_digit_canvases(
     canvases : :class:`~sklearn.utils.Bunch`
         Dictionary-like object with the following attributes.
 
-        images : ndarray of shape (n_samples, image_size, image_size), float32, in [0, 1]
+        images : ndarray of shape (n_samples, image_size, image_size), float32
+            Canvases, in [0, 1].
         labels : ndarray of shape (n_samples, 10), int
             1 where the digit is on the canvas, else 0.
         masks : ndarray of shape (n_samples, 10, image_size, image_size), bool

@@ -156,7 +156,8 @@ def fetch_modified_mnist(
     modified_mnist : :class:`~sklearn.utils.Bunch`
         Dictionary-like object with the following attributes.
 
-        images : ndarray of shape (n_samples, 256, 256), float32, in [0, 1]
+        images : ndarray of shape (n_samples, 256, 256), float32
+            Canvases, in [0, 1].
         labels : ndarray of shape (n_samples, 10), int
             1 where the digit is on the canvas, else 0.
         masks : LazyStack of shape (n_samples, 10, 256, 256), bool
