@@ -81,7 +81,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
     LazyStack(shape=(537, 3, 8, 8, 8), dtype=float32)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "decision_function"])],
         "classes": [StrOptions({"predicted", "all"})],
         "min_max": ["boolean"],

@@ -52,7 +52,7 @@ class HungarianDetector(BaseEstimator):
     [array([[1. , 2.5, 1. , 0.7]])]
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "max_distance": [Interval(Real, 0, None, closed="left")],
     }
 

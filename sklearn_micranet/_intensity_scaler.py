@@ -90,7 +90,7 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
             [0.  , 0.  ]]], dtype=float32)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "method": [StrOptions({"minmax", "standard", "dtype", "percentile", "training_range"})],
         "percentiles": [tuple, list],
         "bit_depth": [Interval(Integral, 1, 64, closed="both"), None],

@@ -71,7 +71,7 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     LazyStack(shape=(5, 2, 16, 16), dtype=float32)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "layers": ["array-like"],
         "orient": ["boolean"],
         "rescale": [StrOptions({"coarse"}), None],

@@ -90,7 +90,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
              [0, 1, 1]]]])
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "method": [StrOptions({"otsu", "quantile", "fixed", "block_otsu"}), callable],
         "quantile": [Interval(Real, 0, 1, closed="both")],
         "threshold": [Real],

@@ -40,9 +40,9 @@ def make_digit_canvases(
 ):
     r"""Scatter handwritten digits over canvases: the modified MNIST of MICRA-Net.
 
-    The recipe of the paper [1]_. Each canvas shows a random number of digits, turned, blurred and noisy. Which classes it shows
-    are its image-level labels; the digits' own pixels and positions are the truth to compare
-    segmentation and detection with.
+    The recipe of the paper [1]_. Each canvas shows a random number of digits, turned, blurred and
+    noisy. Which classes it shows are its image-level labels; the digits' own pixels and positions
+    are the truth to compare segmentation and detection with.
 
     Parameters
     ----------
