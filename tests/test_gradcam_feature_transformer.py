@@ -11,12 +11,17 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import get_tags
 from torch.testing import assert_close
 
-from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, PCAFeatureMap
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    MicraNetClassifier,
+    PCAFeatureMap,
+    ThresholdSegmenter,
+)
 from sklearn_micranet import _gradcam_feature_transformer as implementation
 from sklearn_micranet._lazy_stack import LazyStack
 
@@ -573,3 +578,52 @@ def test_not_fitted():
     transformer = GradCAMFeatureTransformer(FrozenEstimator(MicraNetClassifier()))
     with pytest.raises(NotFittedError, match="MicraNetClassifier instance is not fitted"):
         transformer.fit(GOOD)
+
+
+def test_memory_keeps_the_maps_of_each_image(n_computed, tmp_path):
+    images = random_images(16, 20)
+    classifier = fitted(images)
+    expected = np.asarray(frozen(classifier, classes="all").transform(images))
+    n_computed.clear()
+    transformer = frozen(classifier, classes="all", memory=str(tmp_path))
+    assert_array_equal(np.asarray(transformer.transform(images)), expected)
+    assert sum(n_computed) == N_IMAGES
+    # Another order, other batches, another object, another scaling: nothing is computed again.
+    again = clone(transformer).set_params(batch_size=2).fit(images)
+    assert_array_equal(np.asarray(again.transform(images[::-1])), expected[::-1])
+    raw = clone(transformer).set_params(min_max=False).fit(images).transform(images[:1])
+    assert not np.array_equal(np.asarray(raw), expected[:1])
+    assert sum(n_computed) == N_IMAGES
+
+
+@pytest.mark.parametrize("change", ["weights", "threshold", "classes", "image"])
+def test_memory_is_never_stale(change, n_computed, tmp_path):
+    images = random_images(16, 20, n=1)
+    classifier = fitted(random_images(16, 20)).set_params(threshold=0.0)  # every class is present
+    transformer = frozen(classifier, memory=str(tmp_path))
+    before = np.asarray(transformer.transform(images))
+    n_computed.clear()
+    if change == "weights":
+        with torch.no_grad():
+            classifier.module_.depth1.conv_a.weight *= -1
+    elif change == "threshold":
+        classifier.threshold = 1.0
+    elif change == "classes":
+        transformer.set_params(classes="all")
+    else:
+        images[0, 3, 3] += 1
+    after = np.asarray(transformer.transform(images))
+    assert sum(n_computed) == 1
+    assert np.array_equal(after, before) == (change == "classes")
+
+
+def test_memory_is_shared_by_the_candidates_and_folds_of_a_grid_search(n_computed, tmp_path):
+    images = random_images(16, 20)
+    masks = random_images(3, 16, 20) > 0.5
+    cam = frozen(fitted(images), classes="all", memory=str(tmp_path))
+    pipe = Pipeline([("cam", cam), ("pca", PCAFeatureMap()), ("segment", ThresholdSegmenter())])
+    n_computed.clear()
+    GridSearchCV(pipe, {"segment__quantile": [0.5, 0.8], "pca__orient": [True, False]}, cv=3).fit(
+        images, masks
+    )
+    assert sum(n_computed) == N_IMAGES
