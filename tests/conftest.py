@@ -13,5 +13,5 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _seeds():
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     torch.manual_seed(0)

@@ -432,7 +432,7 @@ def test_random_state_instances_advance():
 
 def test_without_random_state_numpy_s_global_one_decides():
     first, second = (small(random_state=None).fit(IMAGES, INDICATOR) for _ in range(2))
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     third = small(random_state=None).fit(IMAGES, INDICATOR)
     assert have_equal_weights(first, third)  # conftest.py seeds with 0, too
     assert not have_equal_weights(first, second)

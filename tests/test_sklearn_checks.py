@@ -102,7 +102,7 @@ def test_inputs_are_left_as_they_are(unfitted, dtype):
 
 def test_global_random_states_are_left_as_they_are(unfitted):
     torch_before = torch.get_rng_state()
-    numpy_before = pickle.dumps(np.random.get_state())  # noqa: NPY002
+    numpy_before = pickle.dumps(np.random.get_state())
     output(unfitted.fit(IMAGES, LABELS), IMAGES)
     assert torch.equal(torch.get_rng_state(), torch_before)
-    assert pickle.dumps(np.random.get_state()) == numpy_before  # noqa: NPY002
+    assert pickle.dumps(np.random.get_state()) == numpy_before

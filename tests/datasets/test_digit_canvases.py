@@ -228,10 +228,10 @@ def test_random_state_instance_is_advanced():
 
 
 def test_global_random_state_is_left_alone():
-    before = np.random.get_state()  # noqa: NPY002
+    before = np.random.get_state()
     make_digit_canvases(1, image_size=64, random_state=0)
-    assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
-    assert np.random.get_state()[2] == before[2]  # noqa: NPY002
+    assert_array_equal(np.random.get_state()[1], before[1])
+    assert np.random.get_state()[2] == before[2]
 
 
 def test_only_the_given_handwriting_is_drawn():

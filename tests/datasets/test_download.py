@@ -263,9 +263,9 @@ def test_atomic_path_keeps_the_old_file_when_interrupted(tmp_path):
     def write_and_interrupt():
         with atomic_path(path) as part:
             part.write_text("ne")
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("stopped")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
         write_and_interrupt()
     assert path.read_text() == "old"
     assert files_below(tmp_path) == {"file.txt"}
