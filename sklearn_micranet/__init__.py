@@ -8,6 +8,8 @@ __all__ = [  # in data-flow order
     "datasets",
     "IntensityScaler",
     "MicraNetClassifier",
+    "MicraNetEnsemble",
+    "TunedThresholdsClassifierCV",
     "GradCAMFeatureTransformer",
     "PCAFeatureMap",
     "ThresholdSegmenter",
@@ -19,6 +21,8 @@ __all__ = [  # in data-flow order
 _MODULES = {
     "IntensityScaler": "_intensity_scaler",
     "MicraNetClassifier": "_classifier",
+    "MicraNetEnsemble": "_ensemble",
+    "TunedThresholdsClassifierCV": "_tuned_thresholds_classifier",
     "GradCAMFeatureTransformer": "_gradcam_feature_transformer",
     "PCAFeatureMap": "_pca_feature_map",
     "ThresholdSegmenter": "_threshold_segmenter",

@@ -1,5 +1,8 @@
 """From stacks of images in their own dtype to batches of float32 tensors."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -68,29 +71,50 @@ class LabelledImages(Dataset):
     images : ndarray or lazily read array
     targets : Tensor of shape (n_selected, ...)
     image_shape : tuple or None
-    indices : ndarray of int of shape (n_selected,)
-        The images that belong to this data set.
+    weights : Tensor of shape (n_selected,), default=None
+        What each image weighs in the loss. With weights, a batch holds (targets, weights).
+    indices : ndarray of int of shape (n_selected,), default=None
+        The images that belong to this data set; all of them by default.
     """
 
-    def __init__(self, images, targets, image_shape, indices):
+    def __init__(self, images, targets, image_shape, weights=None, indices=None):
         self.images = images
         self.targets = targets
         self.image_shape = image_shape
-        self.indices = indices
+        self.weights = weights
+        self.indices = np.arange(len(targets)) if indices is None else indices
+
+    def subset(self, positions):
+        """Return the data set of a part of the images."""
+        weights = None if self.weights is None else self.weights[positions]
+        return LabelledImages(
+            self.images,
+            self.targets[positions],
+            self.image_shape,
+            weights,
+            self.indices[positions],
+        )
+
+    @property
+    def is_positive(self):
+        """Whether each image contains any class, bool ndarray of shape (n_selected,)."""
+        return self.targets.flatten(1).any(dim=1).numpy()
 
     def __len__(self):
         return len(self.indices)
 
     def __getitem__(self, positions):
-        images = take(self.images, self.indices[positions])
-        return to_tensor(images, self.image_shape), self.targets[positions]
+        images = to_tensor(take(self.images, self.indices[positions]), self.image_shape)
+        targets = self.targets[positions]
+        return images, targets if self.weights is None else [targets, self.weights[positions]]
 
 
 class BatchIterator:
     """Iterate over a data set in batches whose sizes differ by at most one.
 
     A short last batch would upset batch normalisation, which cannot train on a single value. For
-    the same reason no image is alone: an odd one joins a batch of two.
+    the same reason no image is alone: an odd one joins a batch of two. All random numbers come
+    from torch's global generators.
 
     Parameters
     ----------
@@ -98,20 +122,97 @@ class BatchIterator:
     batch_size : int
         Maximal size.
     shuffle : bool, default=False
-        Whether each epoch draws a new order, from torch's global generator.
+        Whether each epoch draws a new order.
+    negatives_per_positive : float, default=None
+        Each epoch consists of the images with any class and, for each of them, so many of those
+        without: drawn anew every epoch, all of them if there are not more.
+    augment : callable, default=None
+        Maps a batch of images to another.
+    device : torch.device, default=None
+        On a CUDA device, a batch is read and copied there while the one before is computed.
     """
 
-    def __init__(self, dataset, batch_size, shuffle=False):
+    def __init__(
+        self,
+        dataset,
+        batch_size,
+        shuffle=False,
+        negatives_per_positive=None,
+        augment=None,
+        device=None,
+    ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.augment = augment
+        self.device = device
+        self.negative = np.arange(0)
+        self.always = np.arange(len(dataset))
+        self.n_drawn = 0
+        if negatives_per_positive is not None:
+            is_positive = dataset.is_positive
+            self.always, self.negative = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
+            self.n_drawn = n_negatives(is_positive, negatives_per_positive)
 
     def __len__(self):
-        n = len(self.dataset)
+        n = len(self.always) + self.n_drawn
         return max(1, min(-(-n // self.batch_size), n // 2))
 
     def __iter__(self):
-        n = len(self.dataset)
-        order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
-        for positions in np.array_split(order, len(self)):
-            yield self.dataset[positions]
+        positions = self.always
+        if len(self.negative):
+            drawn = self.negative[torch.randperm(len(self.negative)).numpy()[: self.n_drawn]]
+            positions = np.concatenate([positions, np.sort(drawn)])
+        if self.shuffle:
+            positions = positions[torch.randperm(len(positions)).numpy()]
+        batches = (self.dataset[part] for part in np.array_split(positions, len(self)))
+        if self.device is not None and self.device.type == "cuda":
+            batches = _ahead(_to_cuda(batch, self.device) for batch in batches)
+        for images, y in batches:
+            yield (self.augment(images) if self.augment else images), y
+
+
+def n_negatives(is_positive, negatives_per_positive):
+    """Return how many images without a class an epoch has, at least one if there is one."""
+    wanted = max(1, round(negatives_per_positive * is_positive.sum()))
+    return min(int((~is_positive).sum()), wanted)
+
+
+def _ahead(batches):
+    """Yield batches, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, batches, None)
+        while (batch := pending.result()) is not None:
+            pending = pool.submit(next, batches, None)
+            yield batch
+
+
+def _to_cuda(batch, device):
+    images, y = batch
+    y = [t.pin_memory().to(device, non_blocking=True) for t in y] if isinstance(y, list) else y
+    return images.pin_memory().to(device, non_blocking=True), y
+
+
+def in_fitting_parts(compute, images):
+    """Compute a batch; in halves if it does not fit in the memory of the device.
+
+    Parameters
+    ----------
+    compute : callable
+        Maps images to an ndarray with one row per image.
+    images : ndarray of shape (n_samples, ...)
+    """
+    try:
+        return compute(images)
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    # Outside the handler: its exception would keep what was computed so far alive.
+    half = len(images) // 2
+    warnings.warn(
+        f"A batch of {len(images)} images does not fit in the memory of the device and is halved. "
+        f"A batch_size of {half} or less avoids the attempt.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return np.concatenate([in_fitting_parts(compute, part) for part in np.split(images, [half])])

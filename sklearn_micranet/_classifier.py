@@ -1,23 +1,38 @@
 """MicraNetClassifier: images to image-level labels."""
 
+from collections.abc import Mapping
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.helper import predefined_split
-from torch import nn
+from skorch.history import History
 
-from ._batches import BatchIterator, LabelledImages, equal_sizes, to_tensor
+from ._augmentation import make_augmenter
+from ._batches import BatchIterator, LabelledImages, equal_sizes, in_fitting_parts, to_tensor
+from ._checkpoint import Checkpoint, training_key
+from ._fine_tuning import freeze, load_pretrained, pretrained_weights, updated_parameters
 from ._lazy_stack import take
-from ._network import MicraNet
+from ._loss import WeightedLoss, check_sample_weights, class_weights
+from ._network import N_DEPTHS, MicraNet
 from ._targets import Targets, check_labels, labels_from_masks
-from ._training import resolve_device, seeded, split_off_validation, training_callbacks
+from ._training import (
+    draw_negatives,
+    draw_seed,
+    resolve_device,
+    run_epochs,
+    seeded,
+    split_off_validation,
+    training_callbacks,
+)
 from ._validation import are_masks, check_images, check_masks, image_size
+from ._weights import architecture_of, read_weights, write_weights
 
 
 class MicraNetClassifier(ClassifierMixin, BaseEstimator):
@@ -61,7 +76,30 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float, default=0.1
         Share of the training images that is set aside and monitored: a share of every class, so
         that rare ones are represented. With 0, or with too few images for it, the
-        training loss is monitored.
+        training loss is monitored. Not used if `fit` is given validation images.
+    augmentation : str, callable, list of these, or None, default=None
+        Random changes of the training images, made anew in every epoch, on the device. "flip",
+        "turn" (by 90 degrees), "intensity", "gamma", "noise" and "blur" are each applied to an
+        image with probability 0.5, in random order; "microscopy" stands for all six. A callable,
+        such as a module of kornia, maps a batch, a tensor of shape (n_samples, n_channels,
+        height, width), to another. Not on by default, because a flipped digit is another digit.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        Weights of the classes in the loss: ``{class label: weight}``, or "balanced" for weights
+        inversely proportional to the class frequencies. For multi-label targets a dict holds the
+        weight of each class where it is present (its *positive weight*), and a list holds a
+        dict ``{0: weight, 1: weight}`` for each class.
+    negatives_per_positive : float, default=None
+        Ratio of unlabelled to positive images: each epoch consists of the images that contain a
+        class and, for each of them, so many images without any, drawn anew. ``None`` uses all
+        images in every epoch.
+    pretrained : str, path-like, dict, FrozenEstimator or None, default=None
+        Weights to start from: a file of `save_weights`, a state dict of tensors, or a fitted
+        MicraNetClassifier in a :class:`sklearn.frozen.FrozenEstimator`. Its linear layer is
+        used if it is for as many classes; otherwise that layer starts anew.
+    fine_tune_depth : int in [0, 4], default=4
+        Number of depths, counted from the output, that are updated besides the linear layer:
+        with 0 the linear layer only, with 4 everything. Frozen depths keep the statistics of
+        their batch normalisation.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Probability from which a class is predicted present, for all or for each class. A binary
         problem has one, that of the positive class ``classes_[1]``. Not used when the classes
@@ -69,16 +107,26 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     min_coverage : float, default=0.0
         Where masks stand for labels, the share of the image that a class has to cover to be
         present. A class without any pixel is never present.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        "bfloat16" trains and predicts with automatic mixed precision; "auto" does so on a CUDA
+        device that supports it. Local maps are always computed in float32.
     device : str or torch.device, default="auto"
         Where to compute. "auto" is CUDA if there is a device, the CPU otherwise.
+    checkpoint_dir : str or path-like, default=None
+        Folder in which the state of the training is kept, after every epoch. `fit` with the same
+        parameters, images and labels goes on after the last whole epoch, and returns at once what
+        was finished: a killed training, or grid search, can simply be started again. The state is
+        found by a hash of the parameters, the initial weights, the images and the labels, so that
+        several trainings share a folder.
     callbacks : list of skorch callbacks, default=None
-        Run in addition to the schedule and early stopping.
+        Run in addition to the schedule and early stopping. Their own state is not part of a
+        checkpoint.
     random_state : int, RandomState instance or None, default=None
-        Governs initial weights, validation split, batches and dropout. Pass an int for
-        reproducible results; ``None`` draws from NumPy's global random state. That of torch is
-        left as it was.
+        Governs initial weights, validation split, batches, augmentation and dropout. Pass an
+        int for reproducible results; ``None`` draws from NumPy's global random state. That of
+        torch is left as it was.
     verbose : int, default=0
-        With 1, one line per epoch reports the losses.
+        With 1, a progress bar shows the batches, and one line per epoch reports the losses.
 
     Attributes
     ----------
@@ -89,7 +137,12 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     module_ : torch.nn.Module
         The network itself, ``net_.module_``, in evaluation mode.
     history_ : skorch.history.History
-        One row per epoch with the losses, ``net_.history``.
+        One dict per epoch with the losses, ``net_.history`` without its batches.
+        ``pandas.DataFrame(history_)`` is a table, ``history_[:, "train_loss"]`` a list to plot.
+    updated_parameters_ : list of str
+        Names of the parameters of `module_` that training updates.
+    weights_metadata_ : dict
+        What a file says besides the weights; after `load_weights`.
     n_channels_in_ : int
         Channels of the training images.
     n_features_in_ : int
@@ -135,9 +188,16 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "augmentation": [str, callable, list, tuple, None],
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
+        "negatives_per_positive": [Interval(Real, 0, None, closed="neither"), None],
+        "pretrained": [str, PathLike, Mapping, HasMethods(["fit", "predict"]), None],
+        "fine_tune_depth": [Interval(Integral, 0, N_DEPTHS, closed="both")],
         "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
         "min_coverage": [Interval(Real, 0, 1, closed="both")],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
+        "checkpoint_dir": [str, PathLike, None],
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -158,9 +218,16 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         early_stopping=True,
         n_iter_no_change=25,
         validation_fraction=0.1,
+        augmentation=None,
+        class_weight=None,
+        negatives_per_positive=None,
+        pretrained=None,
+        fine_tune_depth=4,
         threshold=0.5,
         min_coverage=0.0,
+        precision="auto",
         device="auto",
+        checkpoint_dir=None,
         callbacks=None,
         random_state=None,
         verbose=0,
@@ -177,16 +244,23 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.validation_fraction = validation_fraction
+        self.augmentation = augmentation
+        self.class_weight = class_weight
+        self.negatives_per_positive = negatives_per_positive
+        self.pretrained = pretrained
+        self.fine_tune_depth = fine_tune_depth
         self.threshold = threshold
         self.min_coverage = min_coverage
+        self.precision = precision
         self.device = device
+        self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
-        """Train the network from new initial weights.
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+        """Train the network from new initial weights, or from `pretrained` ones.
 
         Parameters
         ----------
@@ -197,6 +271,13 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
                 (n_samples, n_classes, height, width)
             Class labels, an indicator matrix, or masks. Masks are reduced to the labels of the
             classes that cover `min_coverage` of the image; the network never sees where.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights >= 0 of the images in the loss; only their ratios matter. Images of weight 0
+            are left out.
+        X_val : array-like, default=None
+            Validation images, as X, that are monitored instead of a share of X.
+        y_val : array-like, default=None
+            Labels or masks of X_val.
 
         Returns
         -------
@@ -206,6 +287,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If X or y are not as described, y holds a single class, or training diverges.
+        KeyboardInterrupt
+            If Ctrl-C is pressed. The classifier is then fitted with the best weights so far.
         """
         X = check_images(self, X, reset=True)
         y = self._check_y(X, y)
@@ -215,23 +298,31 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
                 "images and for all classes instead."
             )
         self._set_targets(y)
-        self._random_state = check_random_state(self.random_state)
-        targets = self._targets.encode(y)
-        indicator = self._targets.indicator(y)
-        train, valid = split_off_validation(indicator, self.validation_fraction, self._random_state)
-        data = self._data(X, targets, train)
+        data = self._data(X, y, sample_weight)
+        valid_data = self._validation_data(X_val, y_val)
+        self._check_ratio(data)
+        loss_weights = class_weights(self.class_weight, self._targets, y[data.indices])
+        initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
+        make_augmenter(self.augmentation)  # raises before any work is done
+        seed, checkpoint = draw_seed(self.random_state), None
+        if self.checkpoint_dir is not None:
+            known_seed = None if self.random_state is None else seed
+            key = training_key(self, initial, known_seed, data, valid_data)
+            checkpoint = Checkpoint(Path(self.checkpoint_dir) / f"{key}.pt", seed)
+            seed = checkpoint.seed
+        self._random_state = np.random.RandomState(seed)
+        if valid_data is None:
+            data, valid_data = self._split(data, y)
         with seeded(self._random_state, resolve_device(self.device)):
-            n_batches = len(BatchIterator(data, self.batch_size))
-            monitor = "valid_loss" if len(valid) else "train_loss"
-            self._initialize_net(training_callbacks(self, n_batches, monitor))
-            if len(valid):
-                self.net_.train_split = predefined_split(self._data(X, targets, valid))
-            self.net_.partial_fit(data, epochs=self.max_epochs)
-        self._finish()
+            self._initialize_net(loss_weights, initial, data, valid_data, checkpoint)
+            try:
+                run_epochs(self.net_, data, self.max_epochs, checkpoint)
+            finally:
+                self._finish()
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one more epoch at `lr`, without schedule, validation or early stopping.
 
         Parameters
@@ -243,6 +334,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         classes : array-like of shape (n_classes,), default=None
             All class labels that will ever be passed. Required in the first call for labels of
             shape (n_samples,).
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images, as in `fit`.
 
         Returns
         -------
@@ -257,20 +350,25 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             if classes is None and y.ndim == 1:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._set_targets(np.asarray(classes) if y.ndim == 1 else y)
-            self._random_state = check_random_state(self.random_state)
+            self._random_state = np.random.RandomState(draw_seed(self.random_state))
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"classes must be those of the first call, {self.classes_.tolist()}. Got {classes} "
                 "instead."
             )
         self._targets.check(y)
+        data = self._data(X, y, sample_weight)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                'class_weight must hold the weights in partial_fit. Got "balanced" instead, which '
+                "needs the labels of all images."
+            )
         with seeded(self._random_state, resolve_device(self.device)):
             if first:
-                self._initialize_net([])
+                initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
+                self._initialize_net(class_weights(self.class_weight, self._targets, y), initial)
             self.net_.set_params(lr=self.lr, batch_size=self.batch_size)
-            self.net_.partial_fit(
-                self._data(X, self._targets.encode(y), np.arange(len(X))), epochs=1
-            )
+            run_epochs(self.net_, data, 1)
         self._finish()
         return self
 
@@ -324,7 +422,11 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return self._targets.decode(self._targets.present(logits, self.threshold))
 
-    def score(self, X, y):
+    @property
+    def updated_parameters_(self):
+        return updated_parameters(self.module_)
+
+    def score(self, X, y, sample_weight=None):
         """Return the accuracy of the predicted labels.
 
         For multi-label targets this is the share of images whose labels are all right, as
@@ -336,16 +438,80 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             Images, as in `decision_function`.
         y : array-like
             True labels or masks, as in `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images.
 
         Returns
         -------
         score : float
         """
         check_is_fitted(self)
-        if are_masks(y):
-            y = self._check_y(check_images(self, X, reset=False), y)
-            y = self.classes_[y] if self._targets.kind == "binary" else y
-        return super().score(X, y)
+        return super().score(X, self._labels(X, y), sample_weight)
+
+    def save_weights(self, path):
+        """Write the weights of the network to a file, without pickle.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file: tensors, and the class labels and thresholds as plain values. It is replaced
+            as a whole or, if that fails, left as it was.
+        """
+        check_is_fitted(self)
+        metadata = {
+            "kind": self._targets.kind,
+            "classes": self.classes_.tolist(),
+            "image_shape": getattr(self, "image_shape_", None),
+            "threshold": np.asarray(self.threshold).tolist(),
+        }
+        write_weights(path, self.module_.state_dict(), metadata)
+
+    def load_weights(self, path, *, name=None):
+        """Become what was saved: fitted, with the weights and class labels of a file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A file of `save_weights`, a state dict that torch has saved, or a file of the weights
+            of the paper's authors. The latter two have no class labels: with one output these
+            become 0 and 1, with several the problem is multi-label.
+        name : str, default=None
+            The network to read, from an HDF5 file that holds several.
+
+        Returns
+        -------
+        self : MicraNetClassifier
+            Its parameters, `threshold` among them, are its own; what the file says of them is
+            in the attribute ``weights_metadata_``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged or of another kind, or `n_filters` is not that of the file.
+        """
+        self._validate_params()
+        weights, metadata = read_weights(path, name=name)
+        architecture = architecture_of(weights)
+        n_outputs = architecture["n_outputs"]
+        if metadata.get("kind", "multilabel" if n_outputs > 1 else "binary") == "multilabel":
+            targets = np.zeros((1, n_outputs))
+        else:
+            targets = np.asarray(metadata.get("classes", [0, 1]))
+        self._set_targets(targets)
+        self.n_channels_in_ = architecture["n_channels"]
+        vars(self).pop("image_shape_", None)
+        vars(self).pop("n_features_in_", None)
+        if metadata.get("image_shape") is not None:
+            self.image_shape_ = tuple(metadata["image_shape"])
+            self.n_features_in_ = int(np.prod(self.image_shape_))
+        self.weights_metadata_ = metadata
+        self._random_state = np.random.RandomState(draw_seed(self.random_state))
+        with seeded(self._random_state, resolve_device(self.device)):
+            self._initialize_net(class_weights(None, self._targets, targets), weights)
+        self.module_.eval()
+        return self
 
     @property
     def module_(self):
@@ -353,7 +519,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def history_(self):
-        return self.net_.history
+        rows = self.net_.history
+        return History({k: v for k, v in row.items() if k != "batches"} for row in rows)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")
@@ -378,36 +545,109 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         labels = labels_from_masks(check_masks(y, X, size), self.min_coverage)
         return labels[:, 0] if labels.shape[1] == 1 else labels
 
+    def _labels(self, X, y):
+        """Return labels as they are, and masks as labels."""
+        if not are_masks(y):
+            return y
+        y = self._check_y(check_images(self, X, reset=False), y)
+        return self.classes_[y] if self._targets.kind == "binary" else y
+
     def _set_targets(self, y):
         self._targets = Targets(y)
         self.classes_ = self._targets.classes
         self._targets.check_threshold(self.threshold)
 
-    def _data(self, X, targets, indices):
+    def _data(self, X, y, sample_weight=None):
+        """Return the images with their targets; those of weight 0 are left out."""
+        targets = torch.from_numpy(self._targets.encode(y))
         shape = getattr(self, "image_shape_", None)
-        return LabelledImages(X, torch.from_numpy(targets[indices]), shape, indices)
+        if sample_weight is None:
+            return LabelledImages(X, targets, shape)
+        weights = check_sample_weights(sample_weight, X)
+        return LabelledImages(X, targets, shape, weights).subset(weights.nonzero()[:, 0])
 
-    def _initialize_net(self, callbacks):
-        exclusive = self._targets.kind == "multiclass"
+    def _validation_data(self, X_val, y_val):
+        """Return the validation images of the user, None if there are none."""
+        if (X_val is None) != (y_val is None):
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"X_val and y_val must be passed together. Got no {missing}.")
+        if X_val is None:
+            return None
+        X_val = check_images(self, X_val, reset=False)
+        y_val = self._check_y(X_val, y_val)
+        self._targets.check(y_val)
+        return self._data(X_val, y_val)
+
+    def _split(self, data, y):
+        """Set aside a share of the images for validation, at the ratio of the training."""
+        indicator = self._targets.indicator(y[data.indices])
+        train, valid = split_off_validation(indicator, self.validation_fraction, self._random_state)
+        if not len(valid):
+            return data, None
+        valid_data = data.subset(valid)
+        if self.negatives_per_positive is not None:
+            valid_data = valid_data.subset(
+                draw_negatives(
+                    valid_data.is_positive, self.negatives_per_positive, self._random_state
+                )
+            )
+        return data.subset(train), valid_data
+
+    def _check_ratio(self, data):
+        if self.negatives_per_positive is None:
+            return
+        if self._targets.kind == "multiclass" or data.is_positive.all():
+            raise ValueError(
+                "negatives_per_positive needs images without any class: a row of zeros in an "
+                f"indicator matrix, or classes_[0] of two classes. Got a {self._targets.kind} y "
+                "without any instead."
+            )
+        if self.class_weight == "balanced":
+            raise ValueError(
+                'class_weight="balanced" counts all images, negatives_per_positive changes how '
+                "many are used. Got both instead of one of them."
+            )
+
+    def _initialize_net(self, loss_weights, initial, data=None, valid_data=None, checkpoint=None):
+        """Make the net; without data, for training without schedule and early stopping."""
+        device = resolve_device(self.device)
+        iteration = {
+            "shuffle": True,
+            "negatives_per_positive": self.negatives_per_positive,
+            "augment": make_augmenter(self.augmentation),
+            "device": device,
+        }
+        callbacks = list(self.callbacks or [])
+        if data is not None:
+            n_batches = len(BatchIterator(data, self.batch_size, **iteration))
+            monitor = "train_loss" if valid_data is None else "valid_loss"
+            callbacks += training_callbacks(self, n_batches, monitor)
+        if checkpoint is not None:
+            callbacks.append(("checkpoint", checkpoint))
         self.net_ = NeuralNet(
             MicraNet,
             module__n_channels=self.n_channels_in_,
             module__n_outputs=self._targets.n_outputs,
             module__n_filters=self.n_filters,
             module__dropout=self.dropout,
-            criterion=nn.CrossEntropyLoss if exclusive else nn.BCEWithLogitsLoss,
+            module__precision=self.precision,
+            criterion=WeightedLoss,
+            criterion__exclusive=self._targets.kind == "multiclass",
+            criterion__weights=loss_weights,
             optimizer=torch.optim.Adam,
             lr=self.lr,
             batch_size=self.batch_size,
             iterator_train=BatchIterator,
-            iterator_train__shuffle=True,
             iterator_valid=BatchIterator,
-            train_split=None,
-            # Early stopping comes last: callbacks behind it would miss the last epoch's end.
-            callbacks=[*(self.callbacks or []), *callbacks],
-            device=resolve_device(self.device),
+            train_split=None if valid_data is None else predefined_split(valid_data),
+            callbacks=callbacks,
+            device=device,
             verbose=int(self.verbose),
+            **{f"iterator_train__{name}": value for name, value in iteration.items()},
         ).initialize()
+        if initial is not None:
+            load_pretrained(self.module_, initial)
+        freeze(self.module_, self.fine_tune_depth)
         self.module_.to(memory_format=torch.channels_last)
 
     def _finish(self):
@@ -417,7 +657,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self.net_.callbacks_ = [
             (name, callback)
             for name, callback in self.net_.callbacks_
-            if name not in ("lr_schedule", "early_stopping")
+            if name not in ("lr_schedule", "early_stopping", "progress_bar", "checkpoint")
         ]
         self.module_.eval()
         if not all(tensor.isfinite().all() for tensor in self.module_.state_dict().values()):
@@ -434,9 +674,13 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         logits = np.empty((len(X), self._targets.n_outputs), dtype=np.float32)
         self.module_.eval()  # whoever trained net_ directly may have left it in training mode
         device = next(self.module_.parameters()).device
+        shape = getattr(self, "image_shape_", None)
+
+        def compute(images):
+            return self.module_(to_tensor(images, shape).to(device)).cpu().numpy()
+
         for start in range(0, len(X), self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, len(X)))
             for part, images in equal_sizes(take(X, rows)):
-                images = to_tensor(images, getattr(self, "image_shape_", None)).to(device)
-                logits[rows[part]] = self.module_(images).cpu().numpy()
+                logits[rows[part]] = in_fitting_parts(compute, images)
         return logits

@@ -1,5 +1,7 @@
 """GradCAMFeatureTransformer: images to local maps."""
 
+from copy import deepcopy
+from functools import cached_property
 from numbers import Integral
 
 import joblib
@@ -11,11 +13,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, check_memory
 from torch.nn import functional as F
 
-from ._batches import equal_sizes, to_tensor
+from ._batches import equal_sizes, in_fitting_parts, to_tensor
 from ._classifier import MicraNetClassifier
+from ._ensemble import MicraNetEnsemble
 from ._lazy_stack import LazyStack
-from ._local_maps import FoldedNetwork, local_maps
+from ._local_maps import FoldedNetwork, forward, local_maps
 from ._network import LAYER_NAMES
+from ._tuned_thresholds_classifier import TunedThresholdsClassifierCV
 from ._validation import check_images, image_size
 
 
@@ -34,9 +38,10 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
 
     Parameters
     ----------
-    estimator : MicraNetClassifier
+    estimator : MicraNetClassifier, MicraNetEnsemble or TunedThresholdsClassifierCV
         It is cloned and fitted. Wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator` to
-        keep its weights.
+        keep its weights. The maps of an ensemble are those of each of its networks, named
+        "L1[0]" to "L8[0]" for the first, "L1[1]" to "L8[1]" for the second, and so on.
     classes : {"predicted", "all"}, default="predicted"
         Whether to explain the classes that are predicted present in an image, leaving the maps
         of the others zero, or all classes.
@@ -114,7 +119,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         self.batch_size = batch_size
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, **fit_params):
         """Fit the classifier, unless it is frozen.
 
         Parameters
@@ -125,6 +130,8 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         y : array-like of shape (n_samples,), (n_samples, n_classes) or \
                 (n_samples, n_classes, height, width)
             Labels or masks, as in :meth:`MicraNetClassifier.fit`.
+        **fit_params : dict
+            Passed to the `fit` of the classifier, such as ``sample_weight``.
 
         Returns
         -------
@@ -133,14 +140,16 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         Raises
         ------
         TypeError
-            If `estimator` is neither a MicraNetClassifier nor a frozen one.
+            If `estimator` is none of those described.
         """
-        if not isinstance(_thawed(self.estimator), MicraNetClassifier):
+        source = _source_of_maps(self.estimator)
+        if not isinstance(source, (MicraNetClassifier, MicraNetEnsemble)):
             raise TypeError(
-                "estimator must be a MicraNetClassifier, or a fitted one in a FrozenEstimator. "
-                f"Got {type(_thawed(self.estimator)).__name__} instead."
+                "estimator must be a MicraNetClassifier, a MicraNetEnsemble, one of these with "
+                "tuned thresholds, or a fitted one of these in a FrozenEstimator. Got "
+                f"{type(source).__name__} instead."
             )
-        self.estimator_ = clone(self.estimator).fit(X, y)
+        self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
         return self
 
     def transform(self, X):
@@ -160,11 +169,19 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
             height, width) if the images differ in size.
         """
         check_is_fitted(self)
-        classifier = _thawed(self.estimator_)
+        classifier = _source_of_maps(self.estimator_)
         check_is_fitted(classifier)
         classifier._targets.check_threshold(classifier.threshold)  # it may have been set after fit
-        images = check_images(classifier, X, reset=False, allow_ragged=True)
-        explain = _Explain(classifier, self.classes, self.min_max, self.include_image, self.memory)
+        members = getattr(classifier, "estimators_", [classifier])
+        images = check_images(members[0], X, reset=False, allow_ragged=True)
+        explain = _Explain(
+            members,
+            classifier.threshold,
+            self.classes,
+            self.min_max,
+            self.include_image,
+            self.memory,
+        )
         size = image_size(images, explain.image_shape)
         return LazyStack(
             images,
@@ -194,36 +211,81 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         return tags
 
 
-def _thawed(estimator):
-    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+def _source_of_maps(estimator):
+    """Return the classifier or ensemble inside a frozen or a tuned one."""
+    if isinstance(estimator, FrozenEstimator):
+        return _source_of_maps(estimator.estimator)
+    if isinstance(estimator, TunedThresholdsClassifierCV):
+        return _source_of_maps(getattr(estimator, "estimator_", estimator.estimator))
+    return estimator
 
 
 class _Explain:
-    """Compute the local maps of a batch with the weights the classifier had when this was made."""
+    """Compute the local maps of a batch with the weights the networks had when this was made.
 
-    def __init__(self, classifier, classes, min_max, include_image, memory):
-        self.folded = FoldedNetwork(classifier.module_)
-        self.device = self.folded.linear[0].device
-        self.targets = classifier._targets
-        self.threshold = classifier.threshold
-        self.image_shape = getattr(classifier, "image_shape_", None)
+    Parameters
+    ----------
+    members : list of MicraNetClassifier
+        Fitted; those of an ensemble are averaged to find the classes that are present.
+    threshold, classes, min_max, include_image, memory
+        As in the classifier and in :class:`GradCAMFeatureTransformer`.
+    """
+
+    def __init__(self, members, threshold, classes, min_max, include_image, memory):
+        # Copies, as later training must not change them, folded and hashed when first needed.
+        self.networks = [deepcopy(member.module_) for member in members]
+        self.device = next(self.networks[0].parameters()).device
+        self.targets = members[0]._targets
+        self.threshold = threshold
+        self.image_shape = getattr(members[0], "image_shape_", None)
         self.classes = classes
         self.min_max = min_max
-        self.layer_names = ("image", *LAYER_NAMES) if include_image else LAYER_NAMES
         self.n_maps = self.targets.n_outputs
-        self.cached = None
-        if memory is not None:
-            self.cached = check_memory(memory).cache(_local_maps_of, ignore=["explain"])
-            key = [[t.cpu().numpy() for t in c] for c in self.folded.convolutions]
-            key += [t.cpu().numpy() for t in self.folded.linear]
-            self.key = joblib.hash([key, self.targets.kind, classes, np.asarray(self.threshold)])
+        self.layer_names = (
+            LAYER_NAMES
+            if len(members) == 1
+            else tuple(f"{name}[{i}]" for i in range(len(members)) for name in LAYER_NAMES)
+        )
+        if include_image:
+            self.layer_names = ("image", *self.layer_names)
+        self.memory = memory
+
+    @cached_property
+    def folded(self):
+        return [FoldedNetwork(network) for network in self.networks]
+
+    @cached_property
+    def small_key(self):
+        """Hash of all that the maps at each layer's resolution depend on besides the image."""
+        weights = [
+            {name: t.numpy(force=True) for name, t in network.state_dict().items()}
+            for network in self.networks
+        ]
+        threshold = np.asarray(self.threshold, dtype=float)
+        return joblib.hash([weights, self.targets.kind, threshold, self.classes])
+
+    @cached_property
+    def key(self):
+        """Hash of all that what is returned depends on besides the image."""
+        return joblib.hash([self.small_key, self.min_max, self.image_shape, self.layer_names])
+
+    @cached_property
+    def cached(self):
+        if self.memory is None:
+            return None
+        return check_memory(self.memory).cache(_maps_of, ignore=["explain"])
+
+    def __getstate__(self):
+        lazily_made = ("folded", "cached")
+        return {k: v for k, v in vars(self).items() if k not in lazily_made}
 
     def __call__(self, batch):
         if not isinstance(batch, list):
-            return self._explain(batch)
+            return in_fitting_parts(self._explain, batch)
         maps = [None] * len(batch)
         for indices, images in equal_sizes(batch):
-            for i, local_map in zip(indices, self._explain(images), strict=True):
+            explained = in_fitting_parts(self._explain, images)
+            for i, local_map in zip(indices, explained, strict=True):
                 maps[i] = local_map
         return maps
 
@@ -243,31 +305,41 @@ class _Explain:
             part = images[start : start + n_at_once]
             if self.cached:
                 part = part.cpu().numpy()  # what the network reads is what the maps are found by
-                pairs, maps = self.cached(self, self.key, part)
+                pairs, maps = self.cached(self, self.small_key, part)
             else:
-                pairs, maps = local_maps(self.folded, part, self.select)
+                pairs, maps = self.maps_of(part)
             if not len(pairs):
                 continue
             image, k = pairs[:, 0] + start, pairs[:, 1]
-            if "image" in self.layer_names:
+            n_first = len(self.layer_names) - len(maps)  # 1 with the image, otherwise 0
+            if n_first:
                 out[image, k, 0] = images.mean(dim=1)[image, : size[0], : size[1]]
-            for layer, layer_maps in zip(LAYER_NAMES, maps, strict=True):
-                full = _upsample(layer_maps, size, images.shape[2:], self.min_max)
-                out[image, k, self.layer_names.index(layer)] = full
+            for i, layer_maps in enumerate(maps, start=n_first):
+                out[image, k, i] = _upsample(layer_maps, size, images.shape[2:], self.min_max)
         return out.cpu().numpy()
 
-    def select(self, logits):
+    def maps_of(self, images):
+        """Return the (image, class) pairs to explain, and their maps at each layer's resolution."""
+        passed = [forward(folded, images) for folded in self.folded]
+        pairs = self._select([p.logits for p in passed]).nonzero()
+        maps = [
+            layer
+            for folded, p in zip(self.folded, passed, strict=True)
+            for layer in local_maps(folded, p, pairs)
+        ]
+        return pairs, maps
+
+    def _select(self, logits):
         """Choose the (image, class) pairs to explain."""
         if self.classes == "all":
-            return torch.ones_like(logits, dtype=torch.bool)
-        present = self.targets.present(logits.cpu().numpy(), self.threshold)
-        return torch.from_numpy(present).to(logits.device)
+            return torch.ones_like(logits[0], dtype=torch.bool)
+        logits = self.targets.mean_logits([of_one.cpu().numpy() for of_one in logits])
+        return torch.from_numpy(self.targets.present(logits, self.threshold)).to(self.device)
 
 
-def _local_maps_of(explain, key, image):
+def _maps_of(explain, key, image):
     """Compute the local maps of one image; joblib keeps them by `key` and `image`."""
-    image = torch.from_numpy(image).to(explain.device)
-    return local_maps(explain.folded, image, explain.select)
+    return explain.maps_of(torch.from_numpy(image).to(explain.device))
 
 
 def _upsample(maps, size, padded_size, min_max):

@@ -127,6 +127,20 @@ class LazyStack(Sequence):
             raise ValueError(f"name must be one of {self.layer_names}. Got {name!r} instead.")
         return self[:, :, self.layer_names.index(name)]
 
+    def then(self, function, *, item_shape):
+        """Return the stack of what `function` makes of this one's source.
+
+        Parameters
+        ----------
+        function : callable
+            Takes the place of this stack's own, which it may call.
+        item_shape : tuple of int or None
+            Shape of its samples.
+        """
+        stack = LazyStack(self.source, function, item_shape=item_shape, batch_size=self.batch_size)
+        stack._indices = self._indices
+        return stack
+
     def __array__(self, dtype=None, copy=None):
         if copy is False:
             raise ValueError("A lazy stack is computed when read: copy must not be False.")
@@ -135,6 +149,13 @@ class LazyStack(Sequence):
                 "The samples of this stack differ in size, so they do not form one array. "
                 "Iterate over the stack instead."
             )
+        if 0 < len(self) <= self.batch_size:  # already one array: no need for a second
+            batch = next(self.batches())
+            is_view = isinstance(self.source, np.ndarray) and np.may_share_memory(
+                batch, self.source
+            )
+            if not is_view:
+                return np.asarray(batch, dtype=dtype or self.dtype)
         dense = np.empty(self.shape, dtype=dtype or self.dtype)
         start = 0
         for batch in self.batches():

@@ -64,43 +64,64 @@ def _fold(convolution, norm):
     return _Convolution(weight.contiguous(**layout), bias, transposed.contiguous(**layout))
 
 
-@torch.no_grad()
-def local_maps(folded, images, select):
-    """Compute equations (1) and (2) at the resolution of each layer.
+class Forward(NamedTuple):
+    """What a forward pass leaves for the local maps."""
 
-    Memory grows with the activations of the images and of the selected pairs.
+    activations: list[torch.Tensor]  # L1 to L8, (n_samples, n_filters, height, width) each
+    pooled: list[torch.Tensor]  # after each of the three max-poolings
+    features: torch.Tensor  # global maxima of L8, (n_samples, n_filters)
+    peaks: torch.Tensor  # where they are, as flat indices
+    logits: torch.Tensor  # (n_samples, n_outputs)
+
+
+@torch.no_grad()
+def forward(folded, images):
+    """Compute the logits of images, and keep what the local maps need.
 
     Parameters
     ----------
     folded : FoldedNetwork
     images : Tensor of shape (n_samples, n_channels, height, width)
-    select : callable
-        Maps the logits, of shape (n_samples, n_outputs), to a bool tensor of that shape: the
-        (image, class) pairs to explain.
 
     Returns
     -------
-    pairs : Tensor of shape (n_pairs, 2)
-        Image and class index of each pair, ordered by image.
+    passed : Forward
+    """
+    activations, pooled = _activations(folded, images)
+    features, peaks = activations[-1].flatten(2).max(dim=2)
+    logits = F.linear(features, *folded.linear)
+    return Forward(activations, pooled, features, peaks, logits)
+
+
+@torch.no_grad()
+def local_maps(folded, passed, pairs):
+    """Compute equations (1) and (2) at the resolution of each layer.
+
+    Memory grows with the activations of the images and of the pairs.
+
+    Parameters
+    ----------
+    folded : FoldedNetwork
+    passed : Forward
+        Of the images with that network.
+    pairs : Tensor of int of shape (n_pairs, 2)
+        Image and class index of what to explain.
+
+    Returns
+    -------
     maps : list of 8 Tensors of shape (n_pairs, height_l, width_l)
         L1 to L8 of each pair. L8 is passed through a ReLU, the others are not.
     """
-    activations, pooled = _forward(folded, images)
-    features, peaks = activations[-1].flatten(2).max(dim=2)
-    weight, bias = folded.linear
-    pairs = select(F.linear(features, weight, bias)).nonzero()
-    alphas = _mean_gradients(
-        folded, activations, pooled, pairs[:, 0], weight[pairs[:, 1]], features, peaks
-    )
+    alphas = _mean_gradients(folded, passed, pairs[:, 0], folded.linear[0][pairs[:, 1]])
     maps = [
         _weighted_sum(alpha, activation, pairs[:, 0])
-        for alpha, activation in zip(alphas, activations, strict=True)
+        for alpha, activation in zip(alphas, passed.activations, strict=True)
     ]
     maps[-1].relu_()
-    return pairs, maps
+    return maps
 
 
-def _forward(folded, images):
+def _activations(folded, images):
     """Return the eight activations and the three pooled ones."""
     x = images.contiguous(memory_format=torch.channels_last)
     activations, pooled = [], []
@@ -126,8 +147,9 @@ def _switches(x, pooled):
     return switches
 
 
-def _mean_gradients(folded, activations, pooled, image, linear_weight, features, peaks):
+def _mean_gradients(folded, passed, image, linear_weight):
     """Equation (1) for each pair: eight tensors of shape (n_pairs, n_filters_l)."""
+    activations, pooled, features, peaks, _ = passed
 
     def per_pair(x):
         return x if len(x) == 1 else x[image]  # a single image is broadcast instead of copied

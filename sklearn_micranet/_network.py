@@ -1,5 +1,6 @@
 """The network of the paper as a torch module."""
 
+import torch
 from torch import nn
 
 N_DEPTHS = 4
@@ -39,6 +40,15 @@ class MicraNet(nn.Module):
         Filters at depth 1; every following depth has twice as many.
     dropout : float, default=0.5
         Share of the pooled features that is dropped in training.
+    precision : {"auto", "float32", "bfloat16"}, default="float32"
+        "bfloat16" computes with automatic mixed precision, "auto" does so on a CUDA device that
+        supports it. The logits are float32.
+
+    Attributes
+    ----------
+    n_frozen : int
+        Number of depths, from the input, that stay in evaluation mode: their batch normalisation
+        keeps its statistics.
 
     References
     ----------
@@ -47,8 +57,10 @@ class MicraNet(nn.Module):
        :doi:`10.1038/s42256-022-00472-w`
     """
 
-    def __init__(self, n_channels, n_outputs, n_filters=32, dropout=0.5):
+    def __init__(self, n_channels, n_outputs, n_filters=32, dropout=0.5, precision="float32"):
         super().__init__()
+        self.precision = precision
+        self.n_frozen = 0
         widths = [n_filters * 2**depth for depth in range(N_DEPTHS)]
         self.depth1 = Depth(n_channels, widths[0])
         self.depth2 = Depth(widths[0], widths[1])
@@ -64,13 +76,27 @@ class MicraNet(nn.Module):
         """The four depths, from the input to the output."""
         return (self.depth1, self.depth2, self.depth3, self.depth4)
 
+    def train(self, mode=True):
+        """Set the mode of all but the frozen depths, which stay in evaluation mode."""
+        super().train(mode)
+        for depth in self.depths[: self.n_frozen]:
+            depth.eval()
+        return self
+
     def forward(self, x):
         """Return the logits, shape (n_samples, n_outputs), of images (n_samples, channels, h, w).
 
         Height and width must be at least 8 px, so that three poolings leave one pixel.
         """
-        x = self.pool(self.depth1(x))
-        x = self.pool(self.depth2(x))
-        x = self.pool(self.depth3(x))
-        x = self.depth4(x)
-        return self.linear(self.dropout(self.global_pool(x).flatten(1)))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_mixed(x)):
+            x = self.pool(self.depth1(x))
+            x = self.pool(self.depth2(x))
+            x = self.pool(self.depth3(x))
+            x = self.depth4(x)
+            logits = self.linear(self.dropout(self.global_pool(x).flatten(1)))
+        return logits.float() if logits.dtype is torch.bfloat16 else logits
+
+    def _is_mixed(self, x):
+        if self.precision == "auto":
+            return x.is_cuda and torch.cuda.is_bf16_supported()
+        return self.precision == "bfloat16"

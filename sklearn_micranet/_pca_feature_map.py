@@ -1,12 +1,15 @@
 """PCAFeatureMap: local maps to one feature map per class."""
 
+from functools import cached_property
 from numbers import Real
 
+import joblib
 import numpy as np
 from scipy import ndimage
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_memory
 
 from ._lazy_stack import LazyStack
 from ._validation import check_stack, is_ragged
@@ -45,6 +48,12 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     min_coarse_peak : float, default=None
         Keeps the connected components of L8 > 0 in which L8 reaches this value, and sets the
         feature map to 0 elsewhere.
+    memory : str or object with the joblib.Memory interface, default=None
+        A folder in which the feature maps of each image are kept, to be read instead of computed by
+        the other candidates and folds of a grid search over later steps, other processes, and
+        later runs. They are found by the parameters of this step, and by the image and all
+        that its local maps depend on, or by the local maps themselves if those are an array. A
+        feature map of 256 x 256 px takes 0.3 MB for each class that is not zero.
 
     See Also
     --------
@@ -77,6 +86,7 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         "rescale": [StrOptions({"coarse"}), None],
         "foreground": [callable, None],
         "min_coarse_peak": [Interval(Real, 0, None, closed="left"), None],
+        "memory": [str, HasMethods(["cache"]), None],
     }
 
     def __init__(
@@ -87,12 +97,14 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         rescale=None,
         foreground=None,
         min_coarse_peak=None,
+        memory=None,
     ):
         self.layers = layers
         self.orient = orient
         self.rescale = rescale
         self.foreground = foreground
         self.min_coarse_peak = min_coarse_peak
+        self.memory = memory
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -133,6 +145,12 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         self._validate_params()
         stack, fuse = self._fuse(X)
         item_shape = None if is_ragged(stack) else (stack.shape[1], *stack.shape[3:])
+        if self.memory is not None:
+            known = isinstance(stack, LazyStack) and hasattr(stack.function, "key")
+            function = _Keep(stack.function if known else None, fuse, self.memory)
+            if known:  # what the local maps are made of is all that is read if they are known
+                return stack.then(function, item_shape=item_shape)
+            fuse = function
         batch_size = getattr(stack, "batch_size", 1)
         return LazyStack(stack, fuse, item_shape=item_shape, batch_size=batch_size)
 
@@ -154,13 +172,19 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
                     f"{n_layers} instead."
                 )
         needed = [*self.layers, "L8", *(["image"] if self.foreground else [])]
-        missing = [name for name in needed if name not in names]
+        # The layers of an ensemble are L1[0] to L8[0] for its first network, and so on.
+        suffixes = [name[2:] for name in names if name.startswith("L8")] or [""]
+        indices = [
+            {name: name if name == "image" else name + s for name in needed} for s in suffixes
+        ]
+        missing = [name for name, full in indices[0].items() if full not in names]
         if missing:
             raise ValueError(
                 f"X must have the layers {needed}. Got {list(names)} instead. The layer 'image' "
                 "needs GradCAMFeatureTransformer(include_image=True)."
             )
-        return stack, _Fuse(self, {name: names.index(name) for name in needed})
+        indices = [{name: names.index(full) for name, full in of.items()} for of in indices]
+        return stack, _Fuse(self, indices)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -171,11 +195,18 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
 
 
 class _Fuse:
-    """Fuse a batch of local maps with the parameters that the step had when this was made."""
+    """Fuse a batch of local maps with the parameters that the step had when this was made.
 
-    def __init__(self, step, index):
+    Parameters
+    ----------
+    step : PCAFeatureMap
+    indices : list of dict of str to int
+        For each network of an ensemble, or for the only one, where the layers are.
+    """
+
+    def __init__(self, step, indices):
         self.step = clone(step)
-        self.index = index
+        self.indices = indices
 
     def __call__(self, batch):
         maps = [np.stack([self._fuse(m) for m in sample]) for sample in batch]
@@ -183,9 +214,14 @@ class _Fuse:
 
     def _fuse(self, local_maps):
         """Return the feature map (height, width) of local maps (n_layers, height, width)."""
+        if len(self.indices) == 1:
+            return self._fuse_one(local_maps, self.indices[0])
+        return np.mean([self._fuse_one(local_maps, index) for index in self.indices], axis=0)
+
+    def _fuse_one(self, local_maps, index):
         step, size = self.step, local_maps.shape[1:]
-        layers = local_maps[[self.index[name] for name in step.layers]]
-        coarse = local_maps[self.index["L8"]]
+        layers = local_maps[[index[name] for name in step.layers]]
+        coarse = local_maps[index["L8"]]
         if not layers.any():
             return np.zeros(size, dtype=np.float32)
         feature_map = first_component(
@@ -194,11 +230,52 @@ class _Fuse:
         if step.rescale:
             inside = coarse > 0
             if step.foreground is not None:
-                inside &= step.foreground(local_maps[self.index["image"]])
+                inside &= step.foreground(local_maps[index["image"]])
             feature_map = _rescale(feature_map, inside)
         if step.min_coarse_peak is not None:
             feature_map *= _components_with_peak(coarse, step.min_coarse_peak)
         return feature_map.astype(np.float32)
+
+
+class _Keep:
+    """Fuse a batch, and keep the feature maps of each of its samples in a folder.
+
+    Parameters
+    ----------
+    explain : callable with the attribute `key`, or None
+        Makes the local maps of a batch of images; None if local maps are given.
+    fuse : _Fuse
+    memory : str or joblib.Memory
+    """
+
+    def __init__(self, explain, fuse, memory):
+        self.explain = explain
+        self.fuse = fuse
+        self.cached = check_memory(memory).cache(_feature_maps_of, ignore=["keep"])
+
+    @cached_property
+    def key(self):
+        parameters = self.fuse.step.get_params()
+        del parameters["memory"]
+        return joblib.hash([getattr(self.explain, "key", None), parameters, self.fuse.indices])
+
+    def __call__(self, batch):
+        samples = []
+        for i in range(len(batch)):
+            shape, present, maps = self.cached(self, self.key, batch[i : i + 1])
+            samples.append(np.zeros(shape, dtype=np.float32))
+            samples[-1][present] = maps
+        return samples if isinstance(batch, list) else np.stack(samples)
+
+    def compute(self, batch):
+        return self.fuse(self.explain(batch) if self.explain else batch)
+
+
+def _feature_maps_of(keep, key, sample):
+    """Compute the feature maps of one sample; joblib keeps them by `key` and `sample`."""
+    (maps,) = keep.compute(sample)
+    present = np.flatnonzero(maps.any(axis=(1, 2)))
+    return maps.shape, present, maps[present]
 
 
 def first_component(layers, weights=None):

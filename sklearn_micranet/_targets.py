@@ -1,7 +1,7 @@
 """Image-level labels: what is accepted, and how labels, targets and logits correspond."""
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
@@ -136,6 +136,26 @@ class Targets:
         if self.kind == "binary":
             return np.hstack([1 - probabilities, probabilities])
         return probabilities
+
+    def mean_logits(self, logits):
+        """Return the logits of the mean of the probabilities that several arrays of logits mean.
+
+        With p = expit(l), the log-odds are log(sum p) - log(sum(1 - p)); mutually exclusive
+        classes have log(mean p).
+
+        Parameters
+        ----------
+        logits : list of ndarray of shape (n_samples, n_outputs)
+        """
+        if len(logits) == 1:
+            return logits[0]
+        logits = np.asarray(logits, dtype=np.float64)
+        if self.kind == "multiclass":
+            mean = logsumexp(log_softmax(logits, axis=2), axis=0) - np.log(len(logits))
+        else:
+            present, absent = (logsumexp(log_expit(sign * logits), axis=0) for sign in (1, -1))
+            mean = present - absent
+        return mean.astype(np.float32)
 
     def present(self, logits, threshold):
         """Return which outputs are predicted present, bool of shape (n_samples, n_outputs)."""

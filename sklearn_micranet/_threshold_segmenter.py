@@ -1,5 +1,6 @@
 """ThresholdSegmenter: feature maps to masks."""
 
+from copy import deepcopy
 from numbers import Integral, Real
 
 import numpy as np
@@ -8,13 +9,13 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.morphology import reconstruction, remove_small_holes, remove_small_objects
 from skimage.segmentation import watershed
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted
 
 from ._block_otsu import block_otsu_thresholds
 from ._lazy_stack import LazyStack
-from ._validation import check_masks, check_stack, is_lazy, is_ragged
+from ._validation import are_masks, check_masks, check_stack, is_lazy, is_ragged
 from .metrics import iou_score
 
 _AXES = "(n_samples, n_classes, height, width)"
@@ -30,7 +31,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    method : {"otsu", "quantile", "fixed", "block_otsu"} or callable, default="otsu"
+    method : {"otsu", "quantile", "fixed", "block_otsu", "learned"} or callable, default="otsu"
         How the threshold of a map is found.
 
         - "otsu": Otsu's method [1]_.
@@ -38,6 +39,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         - "fixed": `threshold`.
         - "block_otsu": Otsu's method inside each block of `block_size` whose range (largest minus
           smallest value) is above the Otsu threshold of all blocks' ranges; other blocks are empty.
+        - "learned": `thresholds_`, one for each class, which `fit` learns from masks.
         - callable: maps a feature map to a threshold or an array of thresholds, such as
           ``skimage.filters.threshold_li``. With `ignore_zeros` it gets the pixels that count, as
           an array of shape (n_pixels,).
@@ -65,6 +67,13 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         at least so many px apart, with a neck between them that is at least 2 px narrower than
         either; a line of background one px wide parts them.
 
+    Attributes
+    ----------
+    thresholds_ : float64 ndarray of shape (n_classes,)
+        The learned thresholds, for ``method="learned"`` only. ``inf``, which leaves all masks
+        empty, for a class without any true mask and where no threshold finds a pixel of one;
+        ``-inf`` where it is best to keep all pixels that count.
+
     See Also
     --------
     PCAFeatureMap : Makes the feature maps.
@@ -72,8 +81,18 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Stateless: `fit` reads nothing. Memory grows with the batch and, in `predict`, with the bool
-    masks that are returned. Connected means that pixels share an edge or a corner.
+    ``method="learned"`` needs masks, if only a few. (The probability from which a class is present
+    is another threshold; labels suffice for it: see :class:`TunedThresholdsClassifierCV`.) Among
+    at least 2048 equally spaced values over the range of a class's maps, it takes the one with the
+    largest mean intersection over union, counted as in `score` but for each class by itself. Maps
+    are compared and smoothed before, as in `predict`; `keep`, `max_hole_size`, `min_size` and
+    `min_distance` play no part. One value serves all images, so their maps should share a scale:
+    those of :class:`PCAFeatureMap` do with ``rescale="coarse"``, and otherwise only as far as the
+    images are alike. Report a `score` on images whose masks `fit` has not seen.
+
+    With any other method, `fit` reads and learns nothing. Memory grows with the batch; in `predict`
+    also with the bool masks that are returned, and for ``method="learned"`` in `fit` by up to
+    0.1 MB for each image and class. Connected means that pixels share an edge or a corner.
 
     References
     ----------
@@ -88,10 +107,17 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     >>> ThresholdSegmenter(method="fixed", threshold=0.5).predict(feature_map).astype(int)
     array([[[[0, 0, 1],
              [0, 1, 1]]]])
+
+    With a mask to learn from:
+
+    >>> mask = np.array([[[[False, False, True], [False, False, True]]]])
+    >>> segmenter = ThresholdSegmenter(method="learned").fit(feature_map, mask)
+    >>> segmenter.thresholds_.round(2)
+    array([0.85])
     """
 
     _parameter_constraints: dict = {
-        "method": [StrOptions({"otsu", "quantile", "fixed", "block_otsu"}), callable],
+        "method": [StrOptions({"otsu", "quantile", "fixed", "block_otsu", "learned"}), callable],
         "quantile": [Interval(Real, 0, 1, closed="both")],
         "threshold": [Real],
         "block_size": [Interval(Integral, 2, None, closed="left")],
@@ -133,19 +159,34 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Check the parameters; nothing is learned, and no sample is read.
+        """Learn the thresholds for ``method="learned"``; otherwise check the parameters only.
 
         Parameters
         ----------
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
-            Feature maps.
-        y : ignored
+            Feature maps. They are read only for ``method="learned"``, once and batch by batch.
+        y : array-like of shape (n_samples, n_classes, height, width), default=None
+            True masks, of dtype bool or of 0 and 1, for ``method="learned"``; otherwise ignored.
 
         Returns
         -------
         self : ThresholdSegmenter
+
+        Raises
+        ------
+        ValueError
+            If ``method="learned"`` and y are not the masks of X.
         """
-        check_stack(X, ndim=4, axes=_AXES)
+        stack = check_stack(X, ndim=4, axes=_AXES)
+        vars(self).pop("thresholds_", None)
+        if self.method == "learned":
+            if not are_masks(y):
+                got = None if y is None else getattr(y, "shape", type(y).__name__)
+                raise ValueError(
+                    'method="learned" needs masks of shape (n_samples, n_classes, height, width) '
+                    f'as y. Got {got} instead. Without masks, use another method, such as "otsu".'
+                )
+            self.thresholds_ = _learn_thresholds(stack, _check_masks(y, stack), self)
         return self
 
     def transform(self, X):
@@ -162,8 +203,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
             Non-zero exactly where `predict` is true: a value of 0 inside a mask becomes the
             smallest positive number. A LazyStack if X is one, a list if X is one.
         """
-        self._validate_params()
-        stack = check_stack(X, ndim=4, axes=_AXES)
+        stack = self._check_maps(X)
         segment = _Segment(self, as_mask=False)
         if is_lazy(stack):
             shape = None if is_ragged(stack) else stack.shape[1:]
@@ -184,8 +224,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         masks : bool ndarray of shape (n_samples, n_classes, height, width)
             A list of arrays if the images differ in size.
         """
-        self._validate_params()
-        stack = check_stack(X, ndim=4, axes=_AXES)
+        stack = self._check_maps(X)
         segment = _Segment(self, as_mask=True)
         if is_ragged(stack):
             return [segment([sample])[0] for sample in stack]
@@ -212,15 +251,15 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         score : float
             In [0, 1]. 1 if there is no mask at all.
         """
-        stack = check_stack(X, ndim=4, axes=_AXES)
-        if is_ragged(stack):
-            raise ValueError(
-                "Masks are scored for images of one size. Got images of different sizes instead: "
-                "score those of each size separately."
-            )
-        y = check_masks(y, stack, stack.shape[2:], n_classes=stack.shape[1])
+        stack = self._check_maps(X)
+        y = _check_masks(y, stack)
         ious = iou_score(y, self.predict(stack), zero_division=np.nan)
         return 1.0 if np.isnan(ious).all() else float(np.nanmean(ious))
+
+    def _check_maps(self, X):
+        self._validate_params()
+        check_is_fitted(self)
+        return check_stack(X, ndim=4, axes=_AXES)
 
     def _validate_params(self):
         super()._validate_params()
@@ -232,17 +271,17 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
+        tags.requires_fit = tags.target_tags.required = self.method == "learned"
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []
         return tags
 
 
 class _Segment:
-    """Segment a batch with the parameters that the step had when this was made."""
+    """Segment a batch with the parameters and thresholds that the step had when this was made."""
 
     def __init__(self, step, as_mask):
-        self.step = clone(step)
+        self.step = deepcopy(step)
         self.as_mask = as_mask
 
     def __call__(self, batch):
@@ -251,23 +290,32 @@ class _Segment:
 
     def _segment(self, feature_maps):
         """Segment one sample of shape (n_classes, height, width)."""
+        if self.step.method == "learned" and len(feature_maps) != len(self.step.thresholds_):
+            raise ValueError(
+                f"X must have {len(self.step.thresholds_)} class(es), as the feature maps that "
+                f"ThresholdSegmenter was fitted on. Got {len(feature_maps)} instead."
+            )
         masks = np.zeros(feature_maps.shape, dtype=bool)
-        for k, feature_map in enumerate(feature_maps):
-            if feature_map.min() == feature_map.max():
-                continue
-            considered = feature_map != 0 if self.step.ignore_zeros else np.ones_like(masks[k])
-            if self.step.subtract_competitors and len(feature_maps) > 1:
-                feature_map = feature_map - np.delete(feature_maps, k, axis=0).max(axis=0)
-            for sigma in _sigmas(self.step):
-                feature_map = ndimage.gaussian_filter(feature_map, sigma)
-            above = _above_threshold(feature_map, considered, self.step)
+        for k, feature_map, considered in _prepare(feature_maps, self.step):
+            above = _above_threshold(feature_map, considered, self.step, k)
             masks[k] = _clean(above, feature_map, self.step)
         if self.as_mask:
             return masks
+        segments = np.zeros(feature_maps.shape, dtype=np.float32)
+        inside = feature_maps[masks].astype(np.float32)
         # A value of 0 would look like background to whoever reads the segment.
-        segments = feature_maps.astype(np.float32)
-        segments[segments == 0] = np.finfo(np.float32).tiny
-        return np.where(masks, segments, np.float32(0))
+        inside[inside == 0] = np.finfo(np.float32).tiny
+        segments[masks] = inside
+        return segments
+
+
+def _check_masks(y, stack):
+    if is_ragged(stack):
+        raise ValueError(
+            "Masks are compared with images of one size. Got images of different sizes instead: "
+            "pass those of each size separately."
+        )
+    return check_masks(y, stack, stack.shape[2:], n_classes=stack.shape[1])
 
 
 def _sigmas(step):
@@ -280,12 +328,27 @@ def _as_float(sample):
     return sample.astype(np.result_type(sample, np.float32), copy=False)
 
 
-def _above_threshold(feature_map, considered, step):
+def _prepare(feature_maps, step):
+    """Yield (class index, map to threshold, pixels that count) of the maps that vary."""
+    for k, feature_map in enumerate(feature_maps):
+        if feature_map.min() == feature_map.max():
+            continue
+        considered = feature_map != 0 if step.ignore_zeros else np.ones(feature_map.shape, bool)
+        if step.subtract_competitors and len(feature_maps) > 1:
+            feature_map = feature_map - np.delete(feature_maps, k, axis=0).max(axis=0)
+        for sigma in _sigmas(step):
+            feature_map = ndimage.gaussian_filter(feature_map, sigma)
+        yield k, feature_map, considered
+
+
+def _above_threshold(feature_map, considered, step, k):
     """Return the considered pixels above the threshold of the step's method."""
     if step.method == "block_otsu":
         threshold = block_otsu_thresholds(feature_map, considered, step.block_size)
     elif step.method == "fixed":
         threshold = step.threshold
+    elif step.method == "learned":
+        threshold = step.thresholds_[k]
     else:
         find = {"otsu": threshold_otsu, "quantile": lambda v: np.quantile(v, step.quantile)}
         find = step.method if callable(step.method) else find[step.method]
@@ -296,6 +359,69 @@ def _above_threshold(feature_map, considered, step):
                 f"shape {np.shape(threshold)} instead. Local thresholds need ignore_zeros=False."
             )
     return (feature_map > threshold) & considered
+
+
+def _learn_thresholds(stack, masks, step):
+    """Return the best threshold of each class, reading each sample once and keeping counts only."""
+    pairs = [[] for _ in range(masks.shape[1])]
+    for sample, sample_masks in zip(stack, masks, strict=True):
+        assert_all_finite(sample, input_name="X")
+        for k, feature_map, considered in _prepare(_as_float(sample), step):
+            inside = sample_masks[k]
+            pairs[k].append((inside.sum(), *_count(feature_map[considered], inside[considered])))
+    n_present = masks.any(axis=(2, 3)).sum(axis=0)
+    return np.array([_best_threshold(*of_class) for of_class in zip(pairs, n_present, strict=True)])
+
+
+def _count(values, inside):
+    """Count the pixels, and those inside a mask, from each level up.
+
+    A level is a value rounded up to a multiple of a power of two that suits the range. So levels
+    may be rounded further, to suit the range of all images, as if they were the values themselves.
+    """
+    low, high = float(values.min()), float(values.max())
+    levels, index = np.unique(_round_up(values, _spacing(high - low)), return_inverse=True)
+    counts = [np.bincount(index), np.bincount(index, weights=inside)]
+    # The last entry is for levels above the highest.
+    n_pixels, n_inside = (np.append(np.cumsum(n[::-1])[::-1], 0) for n in counts)
+    return low, high, levels, n_pixels, n_inside
+
+
+def _spacing(extent):
+    """Return the power of two that a range holds 2048 to 4096 times; 0 for no range."""
+    return np.ldexp(1.0, np.frexp(extent)[1] - 12) if extent else 0.0
+
+
+def _round_up(values, spacing):
+    return np.ceil(values / spacing) * spacing if spacing else values
+
+
+def _best_threshold(pairs, n_present):
+    """Return the threshold of a class with the largest mean intersection over union.
+
+    Parameters
+    ----------
+    pairs : list of (n_true, low, high, levels, n_pixels, n_inside)
+        For each image, the number of pixels of the mask, and what `_count` returns.
+    n_present : int
+        Number of images with a mask: these count whatever is predicted.
+    """
+    if not (pairs and n_present):
+        return np.inf
+    spacing = _spacing(max(pair[2] for pair in pairs) - min(pair[1] for pair in pairs))
+    candidates = np.unique(np.concatenate([_round_up(pair[3], spacing) for pair in pairs]))
+    total, n_scored = np.zeros(len(candidates)), np.full(len(candidates), n_present)
+    for n_true, _, _, levels, n_pixels, n_inside in pairs:
+        start = np.searchsorted(_round_up(levels, spacing), candidates)
+        if n_true:
+            total += n_inside[start] / (n_true + n_pixels[start] - n_inside[start])
+        else:
+            n_scored += n_pixels[start] > 0
+    best = np.argmax(total / n_scored)
+    if total[best] == 0:
+        return np.inf
+    # Halfway in the gap between two levels: values lie up to one spacing below their level.
+    return (candidates[best - 1] + candidates[best] - spacing) / 2 if best else -np.inf
 
 
 def _clean(mask, feature_map, step):

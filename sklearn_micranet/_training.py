@@ -2,11 +2,15 @@
 
 from contextlib import contextmanager
 from math import cos, pi
+from numbers import Integral
 
 import numpy as np
 import torch
-from skorch.callbacks import EarlyStopping, LRScheduler
+from sklearn.utils import check_random_state
+from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from ._batches import n_negatives
 
 WARM_UP_SHARE = 0.1  # of all steps
 
@@ -35,14 +39,14 @@ class WarmupCosine:
 
 
 def training_callbacks(classifier, n_batches, monitor):
-    """Return the skorch callbacks of the schedule and of early stopping.
+    """Return the skorch callbacks of the schedule, of early stopping and of the progress bar.
 
     Parameters
     ----------
     classifier : MicraNetClassifier
         Its parameters are read.
     n_batches : int
-        Batches per epoch.
+        Training batches per epoch.
     monitor : {"valid_loss", "train_loss"}
     """
     callbacks = []
@@ -61,6 +65,9 @@ def training_callbacks(classifier, n_batches, monitor):
         )
         schedule = LRScheduler(LambdaLR, lr_lambda=factor, step_every="batch")
         callbacks.append(("lr_schedule", schedule))
+    if classifier.verbose:
+        callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
+    # Last: what is behind it misses the end of the last epoch.
     if classifier.early_stopping:
         stopping = EarlyStopping(
             monitor=monitor, patience=classifier.n_iter_no_change, load_best=True
@@ -113,6 +120,69 @@ def split_off_validation(indicator, fraction, random_state):
     lacking = n_valid - is_valid.sum()
     is_valid[random_state.permutation(np.flatnonzero(is_free))[: max(0, lacking)]] = True
     return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
+
+
+def draw_negatives(is_positive, negatives_per_positive, random_state):
+    """Return the positions of the positive images, and of so many negative ones for each."""
+    n_drawn = n_negatives(is_positive, negatives_per_positive)
+    drawn = random_state.permutation(np.flatnonzero(~is_positive))[:n_drawn]
+    return np.sort(np.concatenate([np.flatnonzero(is_positive), drawn]))
+
+
+def draw_seed(random_state):
+    """Return the seed that `random_state` is or, if it is not an int, draw one from it."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def run_epochs(net, dataset, n_epochs, checkpoint=None):
+    """Run skorch's loop. Unlike `NeuralNet.partial_fit` it lets Ctrl-C through, after tidying up.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialised.
+    dataset : LabelledImages
+    n_epochs : int
+    checkpoint : Checkpoint, default=None
+        One of the callbacks of the net. The loop goes on from its state, if it has one.
+    """
+    if checkpoint is not None and checkpoint.state is not None:
+        checkpoint.restore_net(net)
+        n_epochs -= len(net.history)
+        if checkpoint.state["is_finished"]:
+            return
+    net.notify("on_train_begin", X=dataset, y=None)
+    interruption = None
+    try:
+        net.fit_loop(dataset, epochs=n_epochs)
+    except KeyboardInterrupt as error:
+        behind = _behind_early_stopping(net)
+        if behind is None:
+            interruption = error
+            net.history.pop()  # the epoch is not whole
+        else:
+            for callback in behind:
+                callback.on_epoch_end(net, dataset_train=dataset)
+    if net.history:
+        net.notify("on_train_end", X=dataset, y=None)
+    if interruption is not None:
+        raise interruption
+    if checkpoint is not None:
+        checkpoint.finish(net)
+
+
+def _behind_early_stopping(net):
+    """Return the callbacks that missed the end of the epoch because early stopping came first.
+
+    skorch's early stopping ends the loop with a KeyboardInterrupt. None if that was not the one.
+    """
+    callbacks = [callback for _, callback in net.callbacks_]
+    for i, callback in enumerate(callbacks):
+        if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
+            return callbacks[i + 1 :]
+    return None
 
 
 @contextmanager

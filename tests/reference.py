@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from sklearn_micranet._local_maps import forward, local_maps
 from sklearn_micranet._network import MicraNet
 
 
@@ -57,3 +58,10 @@ def reference_maps(network, images):
             layer.append((alpha * activation).sum(dim=1).detach())
     maps = [torch.stack(layer, dim=1) for layer in maps]
     return [*maps[:7], maps[7].relu()]
+
+
+def explain(folded, images, select):
+    """Return the (image, class) pairs that `select` chooses by the logits, and our maps of them."""
+    passed = forward(folded, images)
+    pairs = select(passed.logits).nonzero()
+    return pairs, local_maps(folded, passed, pairs)

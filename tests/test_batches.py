@@ -79,7 +79,7 @@ def numbered(n, indices=None, image_shape=None):
     """Make a data set of n images whose pixels and targets are their number."""
     images = np.broadcast_to(np.arange(n)[:, None, None], (n, 8, 8))
     indices = np.arange(n) if indices is None else np.array(indices)
-    return LabelledImages(images, torch.from_numpy(indices), image_shape, indices)
+    return LabelledImages(images, torch.from_numpy(indices), image_shape, indices=indices)
 
 
 def test_a_data_set_reads_its_own_images_in_the_order_asked_for():
@@ -97,7 +97,7 @@ def test_images_are_read_when_their_batch_is_made():
         return np.stack([np.full((8, 8), number) for number in numbers])
 
     images = LazyStack(list(range(100)), load, item_shape=(8, 8), batch_size=100)
-    batches = iter(BatchIterator(LabelledImages(images, torch.arange(20), None, np.arange(20)), 5))
+    batches = iter(BatchIterator(LabelledImages(images, torch.arange(20), None), 5))
     assert read == []
     next(batches)
     assert read == [0, 1, 2, 3, 4]

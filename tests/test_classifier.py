@@ -476,7 +476,7 @@ def test_an_odd_image_joins_a_batch_of_two():
     # Alone, an image of 8 px would leave batch normalisation a single value.
     classifier = small(batch_size=2, validation_fraction=0)
     classifier.fit(IMAGES[:5, :8, :8], [0, 1, 1, 0, 1])
-    assert classifier.history_[-1, "batches", :, "train_batch_size"] == [3, 2]
+    assert classifier.net_.history[-1, "batches", :, "train_batch_size"] == [3, 2]
 
 
 def test_callbacks_run_and_others_stay_out():

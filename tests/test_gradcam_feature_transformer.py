@@ -294,12 +294,12 @@ def n_computed(monkeypatch):
     """Number of images whose local maps were computed: a list, one entry per batch."""
     computed = []
 
-    def counting(folded, images, select):
+    def counting(folded, images):
         computed.append(len(images))
-        return local_maps(folded, images, select)
+        return forward(folded, images)
 
-    local_maps = implementation.local_maps
-    monkeypatch.setattr(implementation, "local_maps", counting)
+    forward = implementation.forward
+    monkeypatch.setattr(implementation, "forward", counting)
     return computed
 
 

@@ -7,9 +7,14 @@ from cases import mask
 from scipy import ndimage
 from skimage.filters import threshold_li, threshold_local, threshold_otsu
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
 
-from sklearn_micranet import ThresholdSegmenter
+from sklearn_micranet import PCAFeatureMap, ThresholdSegmenter
 from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet.metrics import iou_score
 
 METHODS = ["otsu", "quantile", "fixed", "block_otsu", threshold_li]
 
@@ -504,6 +509,287 @@ def test_a_lazy_stack_of_segments_keeps_the_parameters_it_was_made_with():
     lazy, expected = segmenter.transform(stack), segmenter.transform(X)
     segmenter.set_params(quantile=0.9)
     np.testing.assert_array_equal(np.asarray(lazy), expected)
+
+
+# --- learned thresholds ---------------------------------------------------------------------
+
+
+def masked_blobs(seed=0):
+    """Maps of three classes, their ranges being unlike, with masks that they tell in part."""
+    X = blobs((5, 3, 10, 12), seed) * np.array([1, 1.7, 0.6], dtype=np.float32)[:, None, None]
+    truth = X + blobs(X.shape, seed + 100) * X.std(axis=(0, 2, 3), keepdims=True) * 5
+    y = truth > np.quantile(truth, 0.7, axis=(0, 2, 3), keepdims=True)
+    y[:2, 0] = y[3, 1] = False  # absent, although the map varies
+    X[4, 1:] = y[4, 2] = 0  # predicted absent: class 1 is missed
+    return X, y
+
+
+def mean_iou(masks_true, masks_pred):
+    return np.nanmean(iou_score(masks_true, masks_pred, zero_division=np.nan))
+
+
+def best_iou(maps, considered, masks):
+    """Try each threshold of the documented grid that makes a difference."""
+    values = maps[considered]
+    step = 2 ** (np.floor(np.log2(np.ptp(values))) - 11)  # 2048 to 4096 of them
+    thresholds = np.unique(np.ceil(values / step)) * step - step
+    assert len(thresholds) > 100
+    return max(mean_iou(masks, (maps > threshold) & considered) for threshold in thresholds)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"ignore_zeros": True},
+        {"subtract_competitors": True},
+        {"sigma": 1.5},
+        {"ignore_zeros": True, "subtract_competitors": True, "sigma": (1, 0.5)},
+    ],
+    ids=str,
+)
+def test_no_threshold_has_a_larger_mean_iou_than_the_learned_one(parameters, seed):
+    X, y = masked_blobs(seed)
+    segmenter = ThresholdSegmenter(method="learned", **parameters).fit(X, y)
+    assert segmenter.thresholds_.shape == (3,)
+    masks = segmenter.predict(X)
+    varies = np.ptp(X, axis=(2, 3), keepdims=True) > 0
+    for k in range(3):
+        maps = X[:, k]
+        if "subtract_competitors" in parameters:
+            maps = maps - np.maximum(X[:, (k + 1) % 3], X[:, (k + 2) % 3])
+        for sigma in np.ravel(parameters.get("sigma", ())):
+            maps = ndimage.gaussian_filter(maps, sigma, axes=(1, 2))
+        considered = np.broadcast_to(varies[:, k], maps.shape)
+        if "ignore_zeros" in parameters:
+            considered = considered & (X[:, k] != 0)
+        best = best_iou(maps.astype(np.float64), considered, y[:, k])
+        assert 0 < best < 1
+        assert mean_iou(y[:, k], masks[:, k]) == pytest.approx(best, rel=1e-12)
+
+
+def test_the_learned_threshold_lies_halfway_between_the_pixels_that_it_parts():
+    X = np.array([[[[0.25, 0.25, 0.75, 1.0]]]])
+    segmenter = ThresholdSegmenter(method="learned").fit(X, X > 0.5)
+    assert segmenter.thresholds_ == pytest.approx([0.5], abs=0.75 / 2048)
+
+
+def test_the_learned_threshold_weighs_images_as_score_does():
+    X = np.array([[[[0.0, 0.4, 0.6, 0.8]]], [[[0.0, 0.0, 0.5, 0.5]]]])
+    y = np.array([[[[0, 1, 1, 1]]], [[[0, 0, 0, 0]]]])
+    # Above 0: 3/3 and an invented mask, 0. Above 0.5: 2/3 and nothing. Above 0.6: 1/3.
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    assert segmenter.thresholds_ == pytest.approx([0.55], abs=0.8 / 2048)
+    assert segmenter.score(X, y) == pytest.approx(2 / 3)
+
+
+def test_a_small_mask_weighs_as_much_as_a_large_one():
+    X = np.array([[[[0, 4, 4, 4, 4, 8, 8]]], [[[0, 0, 4, 4, 4, 4, 8]]]])
+    y = np.array([[[[0, 1, 1, 1, 1, 1, 1]]], [[[0, 0, 0, 0, 0, 0, 1]]]])
+    # Above 0: 6/6 and 1/5. Above 4: 2/6 and 1/1. Of all pixels together, 7/11 and 3/7.
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    assert segmenter.thresholds_ == pytest.approx([6], abs=8 / 2048)
+    assert segmenter.score(X, y) == pytest.approx((2 / 6 + 1) / 2)
+
+
+def test_classes_that_masks_or_maps_tell_nothing_about_are_left_empty():
+    X = blobs((4, 4, 9, 9))
+    X[:, 1] = 0.3
+    X[:, 3, :4] = 0
+    y = X > 0.05
+    y[:, 1] = True
+    y[:, 2] = False
+    y[:, 3] = X[:, 3] == 0
+    segmenter = ThresholdSegmenter(method="learned", ignore_zeros=True).fit(X, y)
+    assert np.isfinite(segmenter.thresholds_[0])
+    assert segmenter.thresholds_[1:].tolist() == [np.inf] * 3
+    assert not segmenter.predict(blobs((4, 4, 9, 9), seed=1))[:, 1:].any()
+
+
+@pytest.mark.parametrize("level", [1, 1e-30, 3.0])
+def test_where_all_pixels_are_best_all_that_count_are_kept(level):
+    X = np.zeros((2, 1, 5, 5))
+    X[:, :, 1:4, 1:3] = level
+    segmenter = ThresholdSegmenter(method="learned", ignore_zeros=True).fit(X, X != 0)
+    assert segmenter.thresholds_.tolist() == [-np.inf]
+    np.testing.assert_array_equal(segmenter.predict(X), X != 0)
+
+
+def test_what_follows_the_threshold_plays_no_part_in_learning_it():
+    X, y = masked_blobs()
+    expected = ThresholdSegmenter(method="learned").fit(X, y)
+    cleaned = ThresholdSegmenter(
+        method="learned", keep="peak", max_hole_size=9, min_size=3, min_distance=2
+    ).fit(X, y)
+    assert cleaned.thresholds_.tolist() == expected.thresholds_.tolist()
+    assert (cleaned.predict(X) != expected.predict(X)).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float64])
+def test_thresholds_are_learned_from_maps_of_any_dtype(dtype):
+    X = (np.random.default_rng(0).random((3, 2, 8, 8)) * 200).astype(dtype)
+    expected = ThresholdSegmenter(method="learned", sigma=1).fit(X.astype(np.float32), X > 90)
+    segmenter = ThresholdSegmenter(method="learned", sigma=1).fit(X, X > 90)
+    np.testing.assert_allclose(segmenter.thresholds_, expected.thresholds_, atol=0.2)
+
+
+def test_a_large_offset_takes_nothing_from_a_learned_threshold():
+    X = np.float32(4096) + np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4) / 2048
+    y = np.arange(16).reshape(X.shape) > 9
+    assert ThresholdSegmenter(method="learned").fit(X, y).score(X, y) == 1
+
+
+def test_thresholds_are_learned_in_one_pass_batch_by_batch(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("The whole stack became an array.")
+
+    X, y = masked_blobs()
+    expected = ThresholdSegmenter(method="learned").fit(X, y).thresholds_
+    stack, recorder = recorded_stack(X, batch_size=2)
+    monkeypatch.setattr(LazyStack, "__array__", refuse)
+    segmenter = ThresholdSegmenter(method="learned").fit(stack, y)
+    assert recorder.sizes == [2, 2, 1]
+    assert segmenter.thresholds_.tolist() == expected.tolist()
+
+
+def test_a_lazy_stack_of_segments_keeps_the_thresholds_it_was_made_with():
+    X, y = masked_blobs()
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    expected = segmenter.transform(X)
+    stack, recorder = recorded_stack(X)
+    lazy = segmenter.transform(stack)
+    assert isinstance(lazy, LazyStack)
+    assert recorder.sizes == []
+    segmenter.fit(X, X > 0)
+    assert (segmenter.transform(X) != expected).any()
+    np.testing.assert_array_equal(np.asarray(lazy), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_other_methods_read_nothing_in_fit(method):
+    stack, recorder = recorded_stack(blobs())
+    ThresholdSegmenter(method=method).fit(stack, blobs() > 0)
+    assert recorder.sizes == []
+
+
+def test_learned_thresholds_serve_images_of_other_sizes():
+    X, y = masked_blobs()
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    masks = segmenter.predict([X[0], X[1][:, :7]])
+    np.testing.assert_array_equal(masks[0], segmenter.predict(X)[0])
+    np.testing.assert_array_equal(masks[1], segmenter.predict(X[1:2, :, :7])[0])
+
+
+@pytest.mark.parametrize("method", ["predict", "transform", "score"])
+def test_learned_thresholds_need_a_fit(method):
+    X, y = masked_blobs()
+    stack, recorder = recorded_stack(X)
+    arguments = (stack, y) if method == "score" else (stack,)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(ThresholdSegmenter(method="learned"), method)(*arguments)
+    assert recorder.sizes == []
+
+
+def test_a_fit_with_another_method_forgets_the_learned_thresholds():
+    X, y = masked_blobs()
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y).set_params(method="otsu").fit(X, y)
+    assert not hasattr(segmenter, "thresholds_")
+    np.testing.assert_array_equal(segmenter.predict(X), ThresholdSegmenter().predict(X))
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        segmenter.set_params(method="learned").predict(X)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "learned"])
+def test_tags_say_whether_fit_and_masks_are_needed(method):
+    tags = get_tags(ThresholdSegmenter(method=method))
+    assert tags.requires_fit == tags.target_tags.required == (method == "learned")
+
+
+@pytest.mark.parametrize("method", ["predict", "transform"])
+def test_maps_of_other_classes_than_those_learned_are_refused(method):
+    X, y = masked_blobs()
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    for wrong in (X[:, :2], X[:, [0, 1, 2, 2]]):
+        with pytest.raises(ValueError, match=rf"3 class\(es\).*Got {wrong.shape[1]} instead"):
+            getattr(segmenter, method)(wrong)
+
+
+@pytest.mark.parametrize(
+    ("y", "match"),
+    [
+        (None, 'needs masks of shape.*Got None instead.*such as "otsu"'),
+        (np.zeros(6), r"needs masks of shape.*Got \(6,\) instead"),
+        (np.zeros((6, 2)), r"needs masks of shape.*Got \(6, 2\) instead"),
+        (["a", "b"] * 3, "needs masks of shape.*Got list instead"),
+        ([np.zeros((n, 3)) for n in range(6)], "needs masks of shape.*Got list instead"),
+        (np.zeros((6, 2, 24, 20)), r"height and width of the images, \(20, 24\)"),
+        (np.zeros((6, 1, 20, 24)), "one channel per class, 2 in all"),
+        (np.zeros((5, 2, 20, 24)), "inconsistent numbers of samples"),
+        (np.full((6, 2, 20, 24), 2), "0 and 1 only"),
+    ],
+)
+def test_thresholds_are_not_learned_without_masks_that_fit(y, match):
+    stack, recorder = recorded_stack(blobs())
+    with pytest.raises(ValueError, match=match):
+        ThresholdSegmenter(method="learned").fit(stack, y)
+    assert recorder.sizes == []
+
+
+def test_thresholds_are_not_learned_from_images_of_different_sizes():
+    X = [np.zeros((1, 4, 4)), np.zeros((1, 5, 4))]
+    with pytest.raises(ValueError, match="images of different sizes"):
+        ThresholdSegmenter(method="learned").fit(X, X)
+
+
+def test_thresholds_are_not_learned_from_computed_maps_that_are_not_finite():
+    X = blobs()
+    X[4, 1, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="X contains NaN"):
+        ThresholdSegmenter(method="learned").fit(recorded_stack(X)[0], np.zeros(X.shape))
+
+
+def test_grid_search_may_choose_learned_thresholds():
+    X, y = masked_blobs()
+    grid = {"method": ["otsu", "learned"], "sigma": [None, 1]}
+    search = GridSearchCV(ThresholdSegmenter(), grid, cv=5, error_score="raise").fit(X, y)
+    for parameters, score in zip(
+        search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
+    ):
+        folds = []
+        for i in range(5):
+            rest = np.arange(5) != i
+            segmenter = ThresholdSegmenter(**parameters).fit(X[rest], y[rest])
+            folds.append(segmenter.score(X[i : i + 1], y[i : i + 1]))
+        assert score == pytest.approx(np.mean(folds))
+    assert search.best_params_["method"] == "learned"
+    assert search.best_estimator_.thresholds_.shape == (3,)
+
+
+def test_thresholds_are_learned_in_a_pipeline():
+    maps = blobs((6, 2, 8, 16, 16))
+    y = maps[:, :, :7].sum(axis=2) > 0.1
+    pipe = make_pipeline(PCAFeatureMap(rescale="coarse"), ThresholdSegmenter(method="learned"))
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        pipe.predict(maps)
+    pipe.fit(maps, y)
+    feature_maps = np.asarray(PCAFeatureMap(rescale="coarse").transform(maps))
+    expected = ThresholdSegmenter(method="learned").fit(feature_maps, y)
+    np.testing.assert_array_equal(pipe.predict(maps), expected.predict(feature_maps))
+    assert pipe.score(maps, y) == expected.score(feature_maps, y)
+    for labels in (y.any(axis=(2, 3)), y[:, 0].any(axis=(1, 2))):
+        with pytest.raises(ValueError, match="needs masks of shape"):
+            pipe.fit(maps, labels)
+
+
+def test_learned_thresholds_are_pickled_and_not_cloned():
+    X, y = masked_blobs()
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    copy = pickle.loads(pickle.dumps(segmenter))
+    np.testing.assert_array_equal(copy.predict(X), segmenter.predict(X))
+    lazy = pickle.loads(pickle.dumps(segmenter.transform(recorded_stack(X)[0])))
+    np.testing.assert_array_equal(np.asarray(lazy), segmenter.transform(X))
+    assert not hasattr(clone(segmenter), "thresholds_")
 
 
 # --- score ----------------------------------------------------------------------------------

@@ -1,0 +1,144 @@
+"""Checkpoints: a training that was killed goes on from its last whole epoch."""
+
+import json
+
+import joblib
+import numpy as np
+import torch
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.history import History
+
+from ._lazy_stack import take
+from ._weights import read_tensors, write_atomically
+
+N_HASHED_AT_ONCE = 64  # images
+
+
+def fingerprint(images):
+    """Return a hash of all images; memory grows with a few of them."""
+    hashes = [
+        joblib.hash(np.ascontiguousarray(take(images, np.arange(i, min(i + N_HASHED_AT_ONCE, n)))))
+        for n in [len(images)]
+        for i in range(0, n, N_HASHED_AT_ONCE)
+    ]
+    return joblib.hash([images.shape, hashes])
+
+
+def training_key(classifier, initial, seed, *data):
+    """Return a hash of everything that decides what a training ends with.
+
+    Parameters
+    ----------
+    classifier : MicraNetClassifier
+    initial : dict of Tensor or None
+        Weights to start from.
+    seed : int or None
+    *data : LabelledImages or None
+    """
+    parameters = classifier.get_params(deep=False)
+    for name in ("pretrained", "random_state", *_WITHOUT_INFLUENCE):
+        del parameters[name]
+    weights = initial and {name: t.numpy(force=True) for name, t in initial.items()}
+    content = [
+        None
+        if part is None
+        else [fingerprint(part.images), part.indices, part.targets.numpy(), _numpy(part.weights)]
+        for part in data
+    ]
+    return joblib.hash([parameters, weights, seed, content])
+
+
+_WITHOUT_INFLUENCE = ("threshold", "device", "checkpoint_dir", "callbacks", "verbose")
+
+
+def _numpy(tensor):
+    return None if tensor is None else tensor.numpy()
+
+
+class Checkpoint(Callback):
+    """Write the state of a training after each epoch, and resume from it.
+
+    It must be behind the callbacks whose state it saves and restores.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    seed : int
+        What the training is seeded with.
+
+    Attributes
+    ----------
+    state : dict or None
+        What the file held; its seed then takes the place of the other.
+    """
+
+    def __init__(self, path, seed):
+        self.path = path
+        self.state = read_tensors(path) if path.exists() else None
+        self.seed = seed if self.state is None else self.state["seed"]
+
+    def restore_net(self, net):
+        """Give a net the saved history, weights and optimiser, before its callbacks begin."""
+        net.history = History(json.loads(self.state["history"]))
+        net.module_.load_state_dict(self.state["module"])
+        net.optimizer_.load_state_dict(self.state["optimizer"])
+
+    def on_train_begin(self, net, **kwargs):
+        """Restore the state of the callbacks, which have begun, and of the random numbers."""
+        if self.state is None:
+            return
+        state, self.state = self.state, None
+        for name, callback in net.callbacks_:
+            saved = state["callbacks"].get(name)
+            if isinstance(callback, LRScheduler) and saved:
+                callback.lr_scheduler_.load_state_dict(saved)
+            elif isinstance(callback, EarlyStopping) and saved:
+                vars(callback).update(saved)
+        net.optimizer_.load_state_dict(state["optimizer"])  # a schedule has set its first rate
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], net.device)
+
+    def on_epoch_begin(self, net, **kwargs):
+        # The row of the epoch that begins is there already. Before the first there is nothing.
+        if len(net.history) > 1:
+            self._write(net, list(net.history)[:-1], is_finished=False)
+
+    def finish(self, net):
+        """Write the final state, that a later training with the same inputs returns at once."""
+        self._write(net, net.history, is_finished=True)
+
+    def _write(self, net, history, is_finished):
+        on_cuda = torch.device(net.device).type == "cuda"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            self.path,
+            {
+                "seed": self.seed,
+                "is_finished": is_finished,
+                "module": net.module_.state_dict(),
+                "optimizer": net.optimizer_.state_dict(),
+                "callbacks": {name: _state(callback) for name, callback in net.callbacks_},
+                "history": json.dumps(_without_batches(history), default=float),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(net.device) if on_cuda else None,
+            },
+        )
+
+
+def _state(callback):
+    if isinstance(callback, LRScheduler):
+        return callback.lr_scheduler_.state_dict()
+    if isinstance(callback, EarlyStopping):
+        names = ("misses_", "dynamic_threshold_", "best_model_weights_", "best_epoch_")
+        return {name: _plain(getattr(callback, name)) for name in names}
+    return None
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _without_batches(history):
+    return [{**row, "batches": []} for row in history]

@@ -1,0 +1,245 @@
+"""MicraNetEnsemble: several networks that are asked together."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+
+from ._classifier import MicraNetClassifier
+from ._lazy_stack import as_stack
+from ._validation import check_images, is_lazy
+
+
+class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Several networks of different seeds or folds, whose predictions are averaged.
+
+    It can take the place of one classifier: its probabilities are the means of the networks', and
+    in :class:`GradCAMFeatureTransformer` the maps of each network travel on, to be averaged by
+    :class:`PCAFeatureMap` as feature maps, as for the P. vivax images of the paper [1]_.
+
+    Parameters
+    ----------
+    estimator : MicraNetClassifier
+        It is cloned and fitted several times.
+    n_estimators : int, default=5
+        Number of networks, each with a seed of its own. Not used with `cv`.
+    cv : int, cross-validation splitter or iterable, default=None
+        With it there is a network for each fold: trained on the other folds, and monitored on
+        that one. ``None`` trains all networks on all images.
+    threshold : float or array-like of shape (n_classes,), default=0.5
+        Mean probability from which a class is predicted present, as in
+        :class:`MicraNetClassifier`. The thresholds of the single networks are not used.
+    n_jobs : int, default=None
+        Number of networks that are trained at a time, as processes; see :term:`n_jobs`.
+    random_state : int, RandomState instance or None, default=None
+        Governs the seeds of the networks.
+
+    Attributes
+    ----------
+    estimators_ : list of MicraNetClassifier
+        The fitted networks.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    n_features_in_ : int
+        Number of features of flattened training images.
+
+    See Also
+    --------
+    GradCAMFeatureTransformer : Local maps of one or several networks.
+
+    References
+    ----------
+    .. [1] Bilodeau et al., "Microscopy analysis neural network to solve detection, enumeration
+       and segmentation from image-level annotations", Nature Machine Intelligence 4, 2022.
+       :doi:`10.1038/s42256-022-00472-w`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_micranet import MicraNetClassifier, MicraNetEnsemble
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> classifier = MicraNetClassifier(n_filters=2, max_epochs=5, lr=1e-2)
+    >>> ensemble = MicraNetEnsemble(classifier, n_estimators=3, random_state=0)
+    >>> ensemble.fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.9
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "decision_function"])],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "cv": ["cv_object"],
+        "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        n_estimators=5,
+        cv=None,
+        threshold=0.5,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.n_estimators = n_estimators
+        self.cv = cv
+        self.threshold = threshold
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Train the networks.
+
+        Parameters
+        ----------
+        X : array-like
+            Images, as in :meth:`MicraNetClassifier.fit`.
+        y : array-like
+            Labels or masks, as in :meth:`MicraNetClassifier.fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : MicraNetEnsemble
+        """
+        if not isinstance(self.estimator, MicraNetClassifier):
+            raise TypeError(
+                "estimator must be a MicraNetClassifier. Got "
+                f"{type(self.estimator).__name__} instead."
+            )
+        prototype = clone(self.estimator)
+        X = as_stack(X) if is_lazy(X) else X
+        labels = prototype._check_y(check_images(prototype, X, reset=True), y)
+        parts = [(None, None)] * self.n_estimators
+        if self.cv is not None:
+            parts = list(check_cv(self.cv, labels, classifier=True).split(X, labels))
+        seeds = check_random_state(self.random_state).randint(2**31, size=len(parts))
+        self.estimators_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_member)(
+                clone(prototype).set_params(random_state=int(seed)), X, y, sample_weight, *part
+            )
+            for seed, part in zip(seeds, parts, strict=True)
+        )
+        for member in self.estimators_:
+            if not np.array_equal(member.classes_, self.classes_):
+                raise ValueError(
+                    "Every fold of cv must hold all classes. Got folds with the classes "
+                    f"{self.classes_.tolist()} and {member.classes_.tolist()} instead."
+                )
+        self._targets.check_threshold(self.threshold)
+        return self
+
+    def decision_function(self, X):
+        """Return the log-odds of the mean probabilities.
+
+        Parameters
+        ----------
+        X : array-like, or list of n_samples ndarray
+            Images, as in :meth:`MicraNetClassifier.decision_function`.
+
+        Returns
+        -------
+        log_odds : float32 ndarray of shape (n_samples, n_classes), or (n_samples,) if binary
+        """
+        logits = self._logits(X)
+        return logits[:, 0] if self._targets.kind == "binary" else logits
+
+    def predict_proba(self, X):
+        """Return the mean probability of each class.
+
+        Parameters
+        ----------
+        X : array-like, or list of n_samples ndarray
+            Images, as in :meth:`MicraNetClassifier.decision_function`.
+
+        Returns
+        -------
+        probabilities : float32 ndarray of shape (n_samples, n_classes)
+            In [0, 1].
+        """
+        logits = self._logits(X)
+        return self._targets.probabilities(logits)
+
+    def predict(self, X):
+        """Predict the classes that an image contains.
+
+        Parameters
+        ----------
+        X : array-like, or list of n_samples ndarray
+            Images, as in :meth:`MicraNetClassifier.decision_function`.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,), or (n_samples, n_classes) if multi-label
+            Class labels, or an indicator matrix.
+        """
+        check_is_fitted(self)
+        self._targets.check_threshold(self.threshold)
+        return self._targets.decode(self._targets.present(self._logits(X), self.threshold))
+
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of the predicted labels.
+
+        Parameters
+        ----------
+        X : array-like, or list of n_samples ndarray
+            Images, as in :meth:`MicraNetClassifier.decision_function`.
+        y : array-like
+            True labels or masks.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        return super().score(X, self.estimators_[0]._labels(X, y), sample_weight)
+
+    @property
+    def classes_(self):
+        return self.estimators_[0].classes_
+
+    @property
+    def n_features_in_(self):
+        return self.estimators_[0].n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        return self.estimators_[0].feature_names_in_
+
+    @property
+    def _targets(self):
+        return self.estimators_[0]._targets
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _logits(self, X):
+        check_is_fitted(self)
+        return self._targets.mean_logits([member._logits(X) for member in self.estimators_])
+
+
+def _fit_member(classifier, X, y, sample_weight, train, test):
+    """Fit a network on all images, or on some of them with the others to be monitored."""
+    if train is None:
+        return classifier.fit(X, y, sample_weight)
+    X_train, y_train, X_test, y_test = (
+        _safe_indexing(data, part) for part in (train, test) for data in (X, y)
+    )
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)[train]
+    return classifier.fit(X_train, y_train, sample_weight, X_val=X_test, y_val=y_test)

@@ -1,0 +1,484 @@
+"""TunedThresholdsClassifierCV: the probability from which each class is present, from labels."""
+
+from copy import copy
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_array, check_random_state, get_tags, indexable
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils.metaestimators import _safe_split, available_if
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _estimator_has, check_is_fitted
+
+from ._classifier import MicraNetClassifier
+from ._lazy_stack import as_stack
+from ._targets import Targets, check_labels
+from ._training import split_off_validation
+from ._validation import are_masks, check_images, is_lazy
+
+_SCORES = {  # of the numbers of true positives, false positives, false and true negatives
+    "f1": lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn),
+    "balanced_accuracy": lambda tp, fp, fn, tn: (tp / (tp + fn) + tn / (tn + fp)) / 2,
+    "accuracy": lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn),
+}
+
+
+class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Classifier whose decision threshold is tuned for each class, on image-level labels.
+
+    A class is predicted present from the probability that scores best on held-out images, for
+    each class separately. :class:`sklearn.model_selection.TunedThresholdClassifierCV` does so for
+    one threshold and binary problems; here classes need not exclude each other.
+
+    The labels of the images are all it takes. They are used up: report scores on images that
+    served neither for training nor for tuning. The cut of :class:`ThresholdSegmenter`, between
+    the pixels of a feature map, is another threshold, and tuning it takes masks.
+
+    Parameters
+    ----------
+    estimator : classifier with `predict_proba`
+        Of binary or multi-label problems: :class:`MicraNetClassifier`, or any of scikit-learn's.
+        It is cloned and fitted. A :class:`sklearn.frozen.FrozenEstimator` stays as it is: the
+        thresholds are tuned on all images, which must not be those it was fitted on.
+    scoring : {"f1", "balanced_accuracy", "accuracy"} or callable, default="f1"
+        What a threshold is chosen for. "balanced_accuracy" also maximises Youden's J. Precision
+        and recall alone are no choice: one finds the most certain image, the other all images. A
+        callable ``score(y_true, y_pred)`` gets vectors of 0 and 1 and returns a number that is
+        larger the better, such as a function of :mod:`sklearn.metrics`.
+    thresholds : int or array-like of probabilities, default=100
+        Candidates for each class. A number of them is spread evenly over the held-out images that
+        contain the class, from the least to the most probable one, so that rare classes and
+        probabilities close to 0 or 1 are resolved as well as others. Each candidate lies halfway
+        between the probability of such an image and the next lower one of any image.
+    cv : int, float, splitter, iterable of splits or "prefit", default=None
+        Which images are held out from training.
+
+        - int: each of so many folds once, drawn so that every class is represented evenly;
+          ``None`` is 5 folds.
+        - float in (0, 1): a share of the images, drawn likewise.
+        - splitter or iterable of (train, test) indices: as in scikit-learn. Crops of one image
+          belong in one fold: pass ``list(GroupKFold().split(X, y, image_numbers))``.
+        - "prefit": all images; `estimator` is fitted already and used as it is.
+    refit : bool, default=True
+        Whether the classifier is fitted again on all images after the tuning. Without, it is the
+        one fitted in tuning, and `cv` must hold out images once. Not used if it is fitted already.
+    n_jobs : int, default=None
+        Number of folds fitted at a time, as in :class:`joblib.Parallel`.
+    random_state : int, RandomState instance or None, default=None
+        Governs which images are held out if `cv` is a number.
+
+    Attributes
+    ----------
+    estimator_ : estimator instance
+        The fitted classifier. The `threshold` of a :class:`MicraNetClassifier` is
+        `best_thresholds_`; of one that was fitted already, this is a copy that shares its network.
+    best_thresholds_ : float ndarray of shape (n_classes,)
+        Probability, in [0, 1], from which each class is predicted present. A binary problem has
+        one, that of the positive class ``classes_[1]``. A class that all held-out images contain,
+        or none, keeps the `threshold` of `estimator`, 0.5 if it has none.
+    best_scores_ : float ndarray of shape (n_classes,)
+        Held-out score of each threshold; NaN for classes that could not be tuned. Being the best
+        of many, it is optimistic.
+    cv_results_ : dict of float ndarrays of shape (n_classes, n_thresholds)
+        "thresholds", in ascending order, and their "scores"; NaN where there are none.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; the column numbers for multi-label targets.
+    n_features_in_ : int
+        Number of features, if `estimator_` has it.
+
+    See Also
+    --------
+    sklearn.model_selection.TunedThresholdClassifierCV : For binary problems, with any scorer.
+
+    Notes
+    -----
+    Each class is scored once, on the pooled images of all folds: a fold may hold too few images
+    of a rare class to score it. Of equally good thresholds, the middle one of the widest range is
+    taken.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_classification
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.metrics import f1_score
+    >>> from sklearn_micranet import TunedThresholdsClassifierCV
+    >>> X, y = make_classification(1000, weights=[0.9], class_sep=0.8, random_state=42)
+    >>> classifier = LogisticRegression().fit(X[:500], y[:500])
+    >>> f"{f1_score(y[500:], classifier.predict(X[500:])):.2f}"
+    '0.40'
+    >>> tuned = TunedThresholdsClassifierCV(classifier, random_state=0).fit(X[:500], y[:500])
+    >>> f"{f1_score(y[500:], tuned.predict(X[500:])):.2f}, from {tuned.best_thresholds_[0]:.2f}"
+    '0.55, from 0.19'
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict_proba"])],
+        "scoring": [StrOptions(set(_SCORES)), callable],
+        "thresholds": [Interval(Integral, 2, None, closed="left"), "array-like"],
+        "cv": [
+            "cv_object",
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            StrOptions({"prefit"}),
+        ],
+        "refit": ["boolean"],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        scoring="f1",
+        thresholds=100,
+        cv=None,
+        refit=True,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.scoring = scoring
+        self.thresholds = thresholds
+        self.cv = cv
+        self.refit = refit
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Tune the thresholds on held-out images, and fit the classifier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Images, or what else `estimator` is fitted on.
+        y : array-like of shape (n_samples,), (n_samples, n_classes) or \
+                (n_samples, n_classes, height, width)
+            Labels of two classes, or an indicator matrix. Masks are legal if `estimator` is a
+            :class:`MicraNetClassifier`: they are reduced to labels by its `min_coverage`.
+
+        Returns
+        -------
+        self : TunedThresholdsClassifierCV
+
+        Raises
+        ------
+        ValueError
+            If there are more than two mutually exclusive classes, or no images can be held out as
+            `cv` says.
+        NotFittedError
+            If `cv` is "prefit" or `estimator` frozen, and it is not fitted.
+        """
+        thresholds = self.thresholds
+        if not isinstance(thresholds, Integral):
+            thresholds = _check_thresholds(thresholds)
+        if is_lazy(X) or (isinstance(X, np.memmap) and X.ndim > 2):
+            X = as_stack(X)  # so that folds of it are read piecewise, too
+        (X,) = indexable(X)
+        is_prefit = isinstance(self.estimator, FrozenEstimator) or (
+            isinstance(self.cv, str) and self.cv == "prefit"
+        )
+        if is_prefit:
+            check_is_fitted(self.estimator)
+        y = self._check_y(X, y, is_prefit)
+        self._set_targets(y, is_prefit)
+        if is_prefit:
+            estimator, y_held_out = self.estimator, y
+            probabilities = _probabilities(estimator, X, self._targets)
+        else:
+            estimator, probabilities, y_held_out = self._hold_out(X, y)
+        self._tune(self._targets.encode(y_held_out).astype(bool), probabilities, thresholds)
+        self.estimator_ = estimator
+        if isinstance(_thawed(estimator), MicraNetClassifier):
+            # A copy: a classifier that was fitted already must not be changed.
+            self.estimator_ = copy(_thawed(estimator)).set_params(threshold=self.best_thresholds_)
+        return self
+
+    def predict(self, X):
+        """Predict the classes whose probability reaches their threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Images, or what else `estimator` was fitted on.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,), or (n_samples, n_classes) if multi-label
+            Class labels, or an indicator matrix.
+        """
+        check_is_fitted(self)
+        probabilities = _probabilities(self.estimator_, X, self._targets)
+        present = probabilities >= self.best_thresholds_.astype(probabilities.dtype)
+        return self._targets.decode(present)
+
+    def predict_proba(self, X):
+        """Return the probabilities of the fitted classifier, in its own layout.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Images, or what else `estimator` was fitted on.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            A list of them for some multi-label classifiers of scikit-learn.
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X):
+        """Return the decision function of the fitted classifier, which knows no thresholds.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Images, or what else `estimator` was fitted on.
+
+        Returns
+        -------
+        decisions : ndarray of shape (n_samples, n_classes), or (n_samples,) if binary
+        """
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
+
+    def score(self, X, y):
+        """Return the accuracy of the predicted labels.
+
+        For multi-label targets this is the share of images whose labels are all right, as
+        everywhere in scikit-learn.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Images, or what else `estimator` was fitted on.
+        y : array-like
+            True labels or masks, as in `fit`.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        if isinstance(self.estimator_, MicraNetClassifier):
+            return self.estimator_.score(X, y)
+        return super().score(X, y)
+
+    @property
+    def classes_(self):
+        return self._targets.classes
+
+    @property
+    def n_features_in_(self):
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        return self.estimator_.feature_names_in_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.input_tags = inner.input_tags
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = getattr(inner.classifier_tags, "multi_label", False)
+        return tags
+
+    def _check_y(self, X, y, is_prefit):
+        """Validate labels; reduce masks to labels in the way of the classifier."""
+        classifier = _thawed(self.estimator)
+        if not isinstance(classifier, MicraNetClassifier):
+            if are_masks(y):
+                raise ValueError(
+                    "y must be labels: masks can be reduced to labels by a MicraNetClassifier "
+                    f"only. Got masks for {type(classifier).__name__} instead. Pass "
+                    "masks.any(axis=(2, 3))."
+                )
+            return check_labels(self, X, y)
+        classifier = classifier if is_prefit else clone(classifier)
+        y_checked = classifier._check_y(check_images(classifier, X, reset=not is_prefit), y)
+        if is_prefit and are_masks(y) and y_checked.ndim == 1:
+            return classifier.classes_[y_checked]
+        return y_checked
+
+    def _set_targets(self, y, is_prefit):
+        classifier = _thawed(self.estimator)
+        if is_prefit and isinstance(classifier, MicraNetClassifier):
+            self._targets = classifier._targets
+        elif is_prefit and y.ndim == 1:  # the held-out images may all be of one class
+            self._targets = Targets(np.asarray(classifier.classes_))
+        else:
+            self._targets = Targets(y)
+        self._targets.check(y)
+        if self._targets.kind == "multiclass":
+            raise ValueError(
+                "Only binary classification is supported, and several classes that may be present "
+                f"together. Got {len(self.classes_)} mutually exclusive classes instead: the most "
+                "probable one is predicted, without a threshold. Pass an indicator matrix if "
+                "classes may be present together."
+            )
+
+    def _hold_out(self, X, y):
+        """Return the fitted classifier, and the probabilities and labels of held-out images."""
+        splits = list(self._splits(X, y))
+        if not self.refit and len(splits) > 1:
+            raise ValueError(
+                "cv must hold out images once if refit=False, for example cv=0.2. Got "
+                f"{len(splits)} splits instead."
+            )
+        fitted, probabilities = zip(
+            *Parallel(n_jobs=self.n_jobs)(
+                delayed(_fit_and_hold_out)(
+                    clone(self.estimator), X, y, train, test, self._targets, not self.refit
+                )
+                for train, test in splits
+            ),
+            strict=True,
+        )
+        estimator = clone(self.estimator).fit(X, y) if self.refit else fitted[0]
+        y_held_out = np.concatenate([y[test] for _, test in splits])
+        return estimator, np.concatenate(probabilities), y_held_out
+
+    def _splits(self, X, y):
+        if not (self.cv is None or isinstance(self.cv, Real)):
+            return check_cv(self.cv, y, classifier=True).split(X, y)
+        indicator = self._targets.indicator(y)
+        random_state = check_random_state(self.random_state)
+        if self.cv is None or isinstance(self.cv, Integral):
+            return _stratified_splits(indicator, self.cv or 5, random_state)
+        train, test = split_off_validation(indicator, self.cv, random_state)
+        if not len(test):
+            raise ValueError(
+                "cv must hold out at least one image and leave two to train on. Got a share of "
+                f"{self.cv} of {len(y)} images instead."
+            )
+        return [(train, test)]
+
+    def _tune(self, present, probabilities, thresholds):
+        """Choose the thresholds; both arrays are of shape (n_samples, n_outputs)."""
+        classifier = _thawed(self.estimator)
+        default = classifier.threshold if isinstance(classifier, MicraNetClassifier) else 0.5
+        self.best_thresholds_ = np.array(np.broadcast_to(default, present.shape[1]), dtype=float)
+        self.best_scores_ = np.full(present.shape[1], np.nan)
+        curves = [
+            _curve(*column, thresholds, self.scoring)
+            for column in zip(present.T, probabilities.T, strict=True)
+        ]
+        for k, (candidates, scores) in enumerate(curves):
+            if not np.isnan(scores).all():
+                best = _middle_of_best(candidates, scores)
+                self.best_thresholds_[k], self.best_scores_[k] = candidates[best], scores[best]
+        candidates, scores = np.array(curves, dtype=float).swapaxes(0, 1)
+        self.cv_results_ = {"thresholds": candidates, "scores": scores}
+
+
+def _thawed(estimator):
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def _stratified_splits(indicator, n_folds, random_state):
+    """Return (train, test) indices of folds in which every class is represented evenly."""
+    everything = left = np.arange(len(indicator))
+    if n_folds > len(left):
+        raise ValueError(
+            "cv must not be more folds than there are images. Got "
+            f"{n_folds} folds of {len(left)} image(s) instead."
+        )
+    folds = []
+    for n_left in range(n_folds, 1, -1):
+        kept, drawn = split_off_validation(indicator[left], 1 / n_left, random_state)
+        folds.append(left[drawn])
+        left = left[kept]
+    # Two images are never split: the last two of as many folds as images are one.
+    return [(np.setdiff1d(everything, fold), fold) for fold in [*folds, left] if len(fold)]
+
+
+def _fit_and_hold_out(estimator, X, y, train, test, targets, keep):
+    """Fit on the training images; return the classifier, if it is to be kept, and what it says."""
+    estimator.fit(*_safe_split(estimator, X, y, train))
+    X_test, _ = _safe_split(estimator, X, y, test, train)
+    return estimator if keep else None, _probabilities(estimator, X_test, targets)
+
+
+def _probabilities(estimator, X, targets):
+    """Return the probability of each output, of shape (n_samples, n_outputs)."""
+    probabilities = estimator.predict_proba(X)
+    if targets.kind == "binary":
+        return _column(probabilities, estimator.classes_, targets.classes[1])[:, np.newaxis]
+    if isinstance(probabilities, list):
+        columns = zip(probabilities, estimator.classes_, strict=True)
+        probabilities = np.column_stack([_column(p, classes, 1) for p, classes in columns])
+    if probabilities.shape[1:] != (targets.n_outputs,):
+        raise ValueError(
+            f"estimator must have been fitted on the {targets.n_outputs} classes of y. Got "
+            f"probabilities of shape {probabilities.shape} instead."
+        )
+    return probabilities
+
+
+def _column(probabilities, classes, label):
+    """Return the probabilities of one label, 0 if no training image had it."""
+    found = np.flatnonzero(np.asarray(classes) == label)
+    return probabilities[:, found[0]] if len(found) else np.zeros(len(probabilities))
+
+
+def _check_thresholds(thresholds):
+    thresholds = check_array(thresholds, ensure_2d=False, dtype=float, input_name="thresholds")
+    if thresholds.ndim != 1 or not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError(
+            "thresholds must be a number of candidates or a list of probabilities in [0, 1]. Got "
+            f"{thresholds.tolist()} instead."
+        )
+    return np.unique(thresholds)
+
+
+def _curve(present, probabilities, thresholds, scoring):
+    """Return the candidates for one class, and their scores: NaN if there is nothing to tune."""
+    if isinstance(thresholds, Integral) and present.any():
+        thresholds = _candidates(present, probabilities, thresholds)
+    elif isinstance(thresholds, Integral):
+        thresholds = np.full(thresholds, np.nan)
+    if present.all() or not present.any():
+        return thresholds, np.full(len(thresholds), np.nan)
+    return thresholds, _scores(present, probabilities, thresholds, scoring)
+
+
+def _candidates(present, probabilities, n_thresholds):
+    """Return thresholds just below the probabilities of images with the class, evenly in rank.
+
+    Any score that rises with each image found and falls with each false alarm is best there.
+    """
+    positive = np.sort(probabilities[present])
+    positive = positive[np.linspace(0, len(positive) - 1, n_thresholds).round().astype(int)]
+    values = np.unique(probabilities)
+    lower = np.append(values[:1] * 0, values)[np.searchsorted(values, positive)]
+    return (lower + positive) / 2
+
+
+def _scores(present, probabilities, thresholds, scoring):
+    """Return the score of each threshold for one class."""
+    thresholds = thresholds.astype(probabilities.dtype)  # compared as in `predict`
+    if callable(scoring):
+        y_true = present.astype(int)
+        return np.array([scoring(y_true, (probabilities >= t).astype(int)) for t in thresholds])
+    order = np.argsort(probabilities)
+    n_absent = np.searchsorted(probabilities[order], thresholds)  # predicted absent
+    fn = np.append(0, np.cumsum(present[order]))[n_absent]
+    tp = present.sum() - fn
+    return _SCORES[scoring](tp, len(present) - n_absent - tp, fn, n_absent - fn)
+
+
+def _middle_of_best(thresholds, scores):
+    """Return the index of the middle one in the widest run of best scores."""
+    is_best = scores == np.nanmax(scores)
+    first, behind = (
+        np.flatnonzero(np.diff(np.concatenate([[False], is_best, [False]]))).reshape(-1, 2).T
+    )
+    bounds = np.concatenate([[0], thresholds, [1]])  # those of a run lie beside it
+    widest = np.argmax(bounds[behind + 1] - bounds[first])
+    return (first[widest] + behind[widest] - 1) // 2
