@@ -129,7 +129,8 @@ class BatchIterator:
     augment : callable, default=None
         Maps a batch of images to another.
     device : torch.device, default=None
-        On a CUDA device, a batch is read and copied there while the one before is computed.
+        To a CUDA device, if there still is one, a batch is read and copied while the one before
+        is computed.
     """
 
     def __init__(
@@ -166,7 +167,8 @@ class BatchIterator:
         if self.shuffle:
             positions = positions[torch.randperm(len(positions)).numpy()]
         batches = (self.dataset[part] for part in np.array_split(positions, len(self)))
-        if self.device is not None and self.device.type == "cuda":
+        # A net that was trained on a GPU may have been unpickled where there is none.
+        if self.device is not None and self.device.type == "cuda" and torch.cuda.is_available():
             batches = _ahead(_to_cuda(batch, self.device) for batch in batches)
         for images, y in batches:
             yield (self.augment(images) if self.augment else images), y

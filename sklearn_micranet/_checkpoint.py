@@ -5,13 +5,17 @@ import json
 import joblib
 import numpy as np
 import torch
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PassthroughScoring
 from skorch.history import History
 
 from ._lazy_stack import take
 from ._weights import read_tensors, write_atomically
 
 N_HASHED_AT_ONCE = 64  # images
+_STATES = {
+    EarlyStopping: ("misses_", "dynamic_threshold_", "best_model_weights_", "best_epoch_"),
+    PassthroughScoring: ("best_score_",),  # the history says which epochs were the best so far
+}
 
 
 def fingerprint(images):
@@ -93,7 +97,7 @@ class Checkpoint(Callback):
             saved = state["callbacks"].get(name)
             if isinstance(callback, LRScheduler) and saved:
                 callback.lr_scheduler_.load_state_dict(saved)
-            elif isinstance(callback, EarlyStopping) and saved:
+            elif saved:
                 vars(callback).update(saved)
         net.optimizer_.load_state_dict(state["optimizer"])  # a schedule has set its first rate
         torch.set_rng_state(state["rng"])
@@ -130,10 +134,8 @@ class Checkpoint(Callback):
 def _state(callback):
     if isinstance(callback, LRScheduler):
         return callback.lr_scheduler_.state_dict()
-    if isinstance(callback, EarlyStopping):
-        names = ("misses_", "dynamic_threshold_", "best_model_weights_", "best_epoch_")
-        return {name: _plain(getattr(callback, name)) for name in names}
-    return None
+    names = next((names for kind, names in _STATES.items() if isinstance(callback, kind)), ())
+    return {name: _plain(getattr(callback, name)) for name in names}
 
 
 def _plain(value):

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MicraNetClassifier
 from ._lazy_stack import as_stack
+from ._targets import Targets
 from ._validation import check_images, is_lazy
 
 
@@ -118,11 +119,15 @@ class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{type(self.estimator).__name__} instead."
             )
         prototype = clone(self.estimator)
-        X = as_stack(X) if is_lazy(X) else X
+        if is_lazy(X) or (isinstance(X, np.memmap) and X.ndim > 2):
+            X = as_stack(X)  # so that folds of it are read piecewise, too
         labels = prototype._check_y(check_images(prototype, X, reset=True), y)
+        targets = Targets(labels)
+        targets.check_threshold(self.threshold)
         parts = [(None, None)] * self.n_estimators
         if self.cv is not None:
             parts = list(check_cv(self.cv, labels, classifier=True).split(X, labels))
+            _check_folds(parts, labels, targets.classes)
         seeds = check_random_state(self.random_state).randint(2**31, size=len(parts))
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_member)(
@@ -130,13 +135,6 @@ class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
             for seed, part in zip(seeds, parts, strict=True)
         )
-        for member in self.estimators_:
-            if not np.array_equal(member.classes_, self.classes_):
-                raise ValueError(
-                    "Every fold of cv must hold all classes. Got folds with the classes "
-                    f"{self.classes_.tolist()} and {member.classes_.tolist()} instead."
-                )
-        self._targets.check_threshold(self.threshold)
         return self
 
     def decision_function(self, X):
@@ -231,6 +229,16 @@ class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _logits(self, X):
         check_is_fitted(self)
         return self._targets.mean_logits([member._logits(X) for member in self.estimators_])
+
+
+def _check_folds(parts, labels, classes):
+    """Raise a ValueError if a network would be trained without one of the classes."""
+    for train, _ in parts:
+        if labels.ndim == 1 and len(found := np.unique(labels[train])) < len(classes):
+            raise ValueError(
+                "The images outside each fold of cv must hold all classes, "
+                f"{classes.tolist()}. Got a fold that leaves {found.tolist()} to train on instead."
+            )
 
 
 def _fit_member(classifier, X, y, sample_weight, train, test):

@@ -1,7 +1,7 @@
 """GradCAMFeatureTransformer: images to local maps."""
 
-from copy import deepcopy
 from functools import cached_property
+from hashlib import sha256
 from numbers import Integral
 
 import joblib
@@ -233,8 +233,11 @@ class _Explain:
 
     def __init__(self, members, threshold, classes, min_max, include_image, memory):
         # Copies, as later training must not change them, folded and hashed when first needed.
-        self.networks = [deepcopy(member.module_) for member in members]
-        self.device = next(self.networks[0].parameters()).device
+        self.weights = [
+            {name: tensor.clone() for name, tensor in member.module_.state_dict().items()}
+            for member in members
+        ]
+        self.device = self.weights[0]["linear.weight"].device
         self.targets = members[0]._targets
         self.threshold = threshold
         self.image_shape = getattr(members[0], "image_shape_", None)
@@ -252,17 +255,16 @@ class _Explain:
 
     @cached_property
     def folded(self):
-        return [FoldedNetwork(network) for network in self.networks]
+        return [FoldedNetwork(weights) for weights in self.weights]
 
     @cached_property
     def small_key(self):
         """Hash of all that the maps at each layer's resolution depend on besides the image."""
-        weights = [
-            {name: t.numpy(force=True) for name, t in network.state_dict().items()}
-            for network in self.networks
-        ]
+        weights = sha256()
+        for tensor in (t for of_one in self.weights for t in of_one.values()):
+            weights.update(np.ascontiguousarray(tensor.numpy(force=True)))
         threshold = np.asarray(self.threshold, dtype=float)
-        return joblib.hash([weights, self.targets.kind, threshold, self.classes])
+        return joblib.hash([weights.hexdigest(), self.targets.kind, threshold, self.classes])
 
     @cached_property
     def key(self):

@@ -149,13 +149,12 @@ class LazyStack(Sequence):
                 "The samples of this stack differ in size, so they do not form one array. "
                 "Iterate over the stack instead."
             )
-        if 0 < len(self) <= self.batch_size:  # already one array: no need for a second
-            batch = next(self.batches())
-            is_view = isinstance(self.source, np.ndarray) and np.may_share_memory(
-                batch, self.source
-            )
-            if not is_view:
-                return np.asarray(batch, dtype=dtype or self.dtype)
+        if 0 < len(self) <= self.batch_size:  # it is one array already, unless it is the source
+            part = take(self.source, self._indices)
+            batch = self.function(part)
+            arrays = isinstance(part, np.ndarray) and isinstance(batch, np.ndarray)
+            is_view = arrays and np.may_share_memory(batch, part)  # `part` may be the user's
+            return np.array(batch, dtype=dtype or self.dtype, copy=is_view or None)
         dense = np.empty(self.shape, dtype=dtype or self.dtype)
         start = 0
         for batch in self.batches():

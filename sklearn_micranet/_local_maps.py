@@ -19,6 +19,7 @@ much less than autograd computes:
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ._network import N_DEPTHS
@@ -37,31 +38,35 @@ class FoldedNetwork:
 
     Parameters
     ----------
-    network : MicraNet
-        It is read, never changed.
+    weights : dict of str to Tensor
+        The ``state_dict()`` of the network. It is read, never changed.
     """
 
-    def __init__(self, network):
+    def __init__(self, weights):
         self.convolutions = [
-            _fold(convolution, norm)
-            for depth in network.depths
-            for convolution, norm in ((depth.conv_a, depth.norm_a), (depth.conv_b, depth.norm_b))
+            _fold(weights, f"depth{depth}.{{}}_{half}")
+            for depth in range(1, N_DEPTHS + 1)
+            for half in "ab"
         ]
         # Copies, as the folded weights are: later training must not change them.
-        self.linear = tuple(
-            t.detach().clone() for t in (network.linear.weight, network.linear.bias)
-        )
+        self.linear = tuple(weights[f"linear.{name}"].clone() for name in ("weight", "bias"))
 
 
-def _fold(convolution, norm):
-    # In float64: folding must not cost the float32 result a digit.
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    weight = convolution.weight.double() * scale[:, None, None, None]
-    bias = (convolution.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
-    weight, bias = (t.detach().to(convolution.weight.dtype) for t in (weight, bias))
+def _fold(weights, layer):
+    def of(module, name):  # in float64: folding must not cost the float32 result a digit
+        return weights[f"{layer.format(module)}.{name}"].double()
+
+    scale = of("norm", "weight") / torch.sqrt(of("norm", "running_var") + _EPSILON)
+    weight = of("conv", "weight") * scale[:, None, None, None]
+    bias = (of("conv", "bias") - of("norm", "running_mean")) * scale + of("norm", "bias")
+    dtype = weights["linear.weight"].dtype
+    weight, bias = weight.to(dtype), bias.to(dtype)
     layout = {"memory_format": torch.channels_last}
     transposed = weight.flip(2, 3).transpose(0, 1)
     return _Convolution(weight.contiguous(**layout), bias, transposed.contiguous(**layout))
+
+
+_EPSILON = nn.BatchNorm2d(1).eps
 
 
 class Forward(NamedTuple):

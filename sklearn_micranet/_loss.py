@@ -49,6 +49,11 @@ def class_weights(class_weight, targets, y):
             f"{len(class_weight)} instead."
         )
     for of_class in class_weight:
+        if not isinstance(of_class, Mapping) and of_class != "balanced":
+            raise ValueError(
+                'class_weight must hold one dict per class, or "balanced" in its place. Got '
+                f"{of_class!r} instead."
+            )
         _check_weights(of_class, [0, 1])
     columns = zip(class_weight, y.T, strict=True)
     return np.stack([_of_labels(weight, np.arange(2), column) for weight, column in columns], 1)
@@ -83,8 +88,9 @@ def _of_labels(class_weight, labels, y):
 
 def check_sample_weights(sample_weight, images):
     """Return weights of mean 1 over the images of non-zero weight, a float32 Tensor."""
+    per_image = np.empty(len(images))  # images read lazily are no array to scikit-learn
     weights = _check_sample_weight(
-        sample_weight, images, dtype=np.float64, ensure_non_negative=True, ensure_same_device=False
+        sample_weight, per_image, dtype=np.float64, ensure_non_negative=True
     )
     used = weights > 0
     if used.sum() < 2:

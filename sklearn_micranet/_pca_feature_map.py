@@ -5,6 +5,7 @@ from numbers import Real
 
 import joblib
 import numpy as np
+from joblib.func_inspect import get_func_code
 from scipy import ndimage
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
@@ -53,7 +54,8 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         the other candidates and folds of a grid search over later steps, other processes, and
         later runs. They are found by the parameters of this step, and by the image and all
         that its local maps depend on, or by the local maps themselves if those are an array. A
-        feature map of 256 x 256 px takes 0.3 MB for each class that is not zero.
+        feature map of 256 x 256 px takes 0.3 MB for each class that is not zero. `foreground`
+        has to be picklable, no lambda.
 
     See Also
     --------
@@ -257,7 +259,11 @@ class _Keep:
     def key(self):
         parameters = self.fuse.step.get_params()
         del parameters["memory"]
-        return joblib.hash([getattr(self.explain, "key", None), parameters, self.fuse.indices])
+        # joblib hashes a function by its name; edited, it has to be another.
+        function = getattr(self.fuse.step.foreground, "func", self.fuse.step.foreground)
+        code = get_func_code(function)[0] if hasattr(function, "__code__") else None
+        explained = getattr(self.explain, "key", None)
+        return joblib.hash([explained, parameters, code, self.fuse.indices])
 
     def __call__(self, batch):
         samples = []

@@ -15,6 +15,7 @@ from sklearn.utils.validation import assert_all_finite, check_array, check_is_fi
 
 from ._block_otsu import block_otsu_thresholds
 from ._lazy_stack import LazyStack
+from ._learned_threshold import best_threshold, count_levels
 from ._validation import are_masks, check_masks, check_stack, is_lazy, is_ragged
 from .metrics import iou_score
 
@@ -368,60 +369,11 @@ def _learn_thresholds(stack, masks, step):
         assert_all_finite(sample, input_name="X")
         for k, feature_map, considered in _prepare(_as_float(sample), step):
             inside = sample_masks[k]
-            pairs[k].append((inside.sum(), *_count(feature_map[considered], inside[considered])))
+            pairs[k].append(
+                (inside.sum(), *count_levels(feature_map[considered], inside[considered]))
+            )
     n_present = masks.any(axis=(2, 3)).sum(axis=0)
-    return np.array([_best_threshold(*of_class) for of_class in zip(pairs, n_present, strict=True)])
-
-
-def _count(values, inside):
-    """Count the pixels, and those inside a mask, from each level up.
-
-    A level is a value rounded up to a multiple of a power of two that suits the range. So levels
-    may be rounded further, to suit the range of all images, as if they were the values themselves.
-    """
-    low, high = float(values.min()), float(values.max())
-    levels, index = np.unique(_round_up(values, _spacing(high - low)), return_inverse=True)
-    counts = [np.bincount(index), np.bincount(index, weights=inside)]
-    # The last entry is for levels above the highest.
-    n_pixels, n_inside = (np.append(np.cumsum(n[::-1])[::-1], 0) for n in counts)
-    return low, high, levels, n_pixels, n_inside
-
-
-def _spacing(extent):
-    """Return the power of two that a range holds 2048 to 4096 times; 0 for no range."""
-    return np.ldexp(1.0, np.frexp(extent)[1] - 12) if extent else 0.0
-
-
-def _round_up(values, spacing):
-    return np.ceil(values / spacing) * spacing if spacing else values
-
-
-def _best_threshold(pairs, n_present):
-    """Return the threshold of a class with the largest mean intersection over union.
-
-    Parameters
-    ----------
-    pairs : list of (n_true, low, high, levels, n_pixels, n_inside)
-        For each image, the number of pixels of the mask, and what `_count` returns.
-    n_present : int
-        Number of images with a mask: these count whatever is predicted.
-    """
-    if not (pairs and n_present):
-        return np.inf
-    spacing = _spacing(max(pair[2] for pair in pairs) - min(pair[1] for pair in pairs))
-    candidates = np.unique(np.concatenate([_round_up(pair[3], spacing) for pair in pairs]))
-    total, n_scored = np.zeros(len(candidates)), np.full(len(candidates), n_present)
-    for n_true, _, _, levels, n_pixels, n_inside in pairs:
-        start = np.searchsorted(_round_up(levels, spacing), candidates)
-        if n_true:
-            total += n_inside[start] / (n_true + n_pixels[start] - n_inside[start])
-        else:
-            n_scored += n_pixels[start] > 0
-    best = np.argmax(total / n_scored)
-    if total[best] == 0:
-        return np.inf
-    # Halfway in the gap between two levels: values lie up to one spacing below their level.
-    return (candidates[best - 1] + candidates[best] - spacing) / 2 if best else -np.inf
+    return np.array([best_threshold(*of_class) for of_class in zip(pairs, n_present, strict=True)])
 
 
 def _clean(mask, feature_map, step):

@@ -1,6 +1,6 @@
 """What the training of the network needs besides skorch's loop."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import cos, pi
 from numbers import Integral
 
@@ -38,6 +38,14 @@ class WarmupCosine:
         return self.floor + (1 - self.floor) * (1 + cos(pi * progress)) / 2
 
 
+class TrainingBar(ProgressBar):
+    """Progress bar of the training batches; skorch's counts validation batches, too."""
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training:
+            super().on_batch_end(net, **kwargs)
+
+
 def training_callbacks(classifier, n_batches, monitor):
     """Return the skorch callbacks of the schedule, of early stopping and of the progress bar.
 
@@ -66,7 +74,7 @@ def training_callbacks(classifier, n_batches, monitor):
         schedule = LRScheduler(LambdaLR, lr_lambda=factor, step_every="batch")
         callbacks.append(("lr_schedule", schedule))
     if classifier.verbose:
-        callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
+        callbacks.append(("progress_bar", TrainingBar(batches_per_epoch=n_batches)))
     # Last: what is behind it misses the end of the last epoch.
     if classifier.early_stopping:
         stopping = EarlyStopping(
@@ -161,10 +169,12 @@ def run_epochs(net, dataset, n_epochs, checkpoint=None):
         behind = _behind_early_stopping(net)
         if behind is None:
             interruption = error
-            net.history.pop()  # the epoch is not whole
+            _take_back_epoch(net)
         else:
+            _, valid_dataset = net.get_split_datasets(dataset)
             for callback in behind:
-                callback.on_epoch_end(net, dataset_train=dataset)
+                with suppress(KeyboardInterrupt):  # another early stopping
+                    callback.on_epoch_end(net, dataset_train=dataset, dataset_valid=valid_dataset)
     if net.history:
         net.notify("on_train_end", X=dataset, y=None)
     if interruption is not None:
@@ -183,6 +193,17 @@ def _behind_early_stopping(net):
         if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
             return callbacks[i + 1 :]
     return None
+
+
+def _take_back_epoch(net):
+    """Return to whole epochs, and to the weights of the best one if they are kept."""
+    net.history.pop()
+    for _, callback in net.callbacks_:
+        # At the end of training they are loaded only if a whole epoch came after the best.
+        if isinstance(callback, EarlyStopping) and callback.best_model_weights_ is not None:
+            net.module_.load_state_dict(callback.best_model_weights_)
+        elif isinstance(callback, ProgressBar) and hasattr(callback, "pbar_"):
+            callback.pbar_.close()
 
 
 @contextmanager

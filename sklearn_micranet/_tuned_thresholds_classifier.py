@@ -14,10 +14,13 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _estimator_has, check_is_fitted
 
 from ._classifier import MicraNetClassifier
+from ._ensemble import MicraNetEnsemble
 from ._lazy_stack import as_stack
 from ._targets import Targets, check_labels
 from ._training import split_off_validation
 from ._validation import are_masks, check_images, is_lazy
+
+_NETWORKS = (MicraNetClassifier, MicraNetEnsemble)  # they have a threshold, and accept masks
 
 _SCORES = {  # of the numbers of true positives, false positives, false and true negatives
     "f1": lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn),
@@ -40,7 +43,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     Parameters
     ----------
     estimator : classifier with `predict_proba`
-        Of binary or multi-label problems: :class:`MicraNetClassifier`, or any of scikit-learn's.
+        Of binary or multi-label problems: :class:`MicraNetClassifier`, :class:`MicraNetEnsemble`,
+        or any of scikit-learn's.
         It is cloned and fitted. A :class:`sklearn.frozen.FrozenEstimator` stays as it is: the
         thresholds are tuned on all images, which must not be those it was fitted on.
     scoring : {"f1", "balanced_accuracy", "accuracy"} or callable, default="f1"
@@ -61,7 +65,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         - float in (0, 1): a share of the images, drawn likewise.
         - splitter or iterable of (train, test) indices: as in scikit-learn. Crops of one image
           belong in one fold: pass ``list(GroupKFold().split(X, y, image_numbers))``.
-        - "prefit": all images; `estimator` is fitted already and used as it is.
+        - "prefit": all images; `estimator` is fitted already and used as it is. Freeze it instead
+          where this is cloned, as by a grid search.
     refit : bool, default=True
         Whether the classifier is fitted again on all images after the tuning. Without, it is the
         one fitted in tuning, and `cv` must hold out images once. Not used if it is fitted already.
@@ -73,8 +78,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     Attributes
     ----------
     estimator_ : estimator instance
-        The fitted classifier. The `threshold` of a :class:`MicraNetClassifier` is
-        `best_thresholds_`; of one that was fitted already, this is a copy that shares its network.
+        The fitted classifier. The `threshold` of a network or an ensemble is `best_thresholds_`;
+        of one that was fitted already, this is a copy that shares its network.
     best_thresholds_ : float ndarray of shape (n_classes,)
         Probability, in [0, 1], from which each class is predicted present. A binary problem has
         one, that of the positive class ``classes_[1]``. A class that all held-out images contain,
@@ -97,7 +102,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     -----
     Each class is scored once, on the pooled images of all folds: a fold may hold too few images
     of a rare class to score it. Of equally good thresholds, the middle one of the widest range is
-    taken.
+    taken. A threshold tuned on few images that contain the class is an uncertain one.
 
     Examples
     --------
@@ -111,7 +116,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     '0.40'
     >>> tuned = TunedThresholdsClassifierCV(classifier, random_state=0).fit(X[:500], y[:500])
     >>> f"{f1_score(y[500:], tuned.predict(X[500:])):.2f}, from {tuned.best_thresholds_[0]:.2f}"
-    '0.55, from 0.19'
+    '0.54, from 0.19'
     """
 
     _parameter_constraints: dict = {
@@ -158,7 +163,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         y : array-like of shape (n_samples,), (n_samples, n_classes) or \
                 (n_samples, n_classes, height, width)
             Labels of two classes, or an indicator matrix. Masks are legal if `estimator` is a
-            :class:`MicraNetClassifier`: they are reduced to labels by its `min_coverage`.
+            network or an ensemble: they are reduced to labels by its `min_coverage`.
 
         Returns
         -------
@@ -192,7 +197,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             estimator, probabilities, y_held_out = self._hold_out(X, y)
         self._tune(self._targets.encode(y_held_out).astype(bool), probabilities, thresholds)
         self.estimator_ = estimator
-        if isinstance(_thawed(estimator), MicraNetClassifier):
+        if isinstance(_thawed(estimator), _NETWORKS):
             # A copy: a classifier that was fitted already must not be changed.
             self.estimator_ = copy(_thawed(estimator)).set_params(threshold=self.best_thresholds_)
         return self
@@ -265,7 +270,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         score : float
         """
         check_is_fitted(self)
-        if isinstance(self.estimator_, MicraNetClassifier):
+        if isinstance(self.estimator_, _NETWORKS):
             return self.estimator_.score(X, y)
         return super().score(X, y)
 
@@ -292,6 +297,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _check_y(self, X, y, is_prefit):
         """Validate labels; reduce masks to labels in the way of the classifier."""
         classifier = _thawed(self.estimator)
+        if isinstance(classifier, MicraNetEnsemble):
+            classifier = classifier.estimators_[0] if is_prefit else classifier.estimator
         if not isinstance(classifier, MicraNetClassifier):
             if are_masks(y):
                 raise ValueError(
@@ -308,7 +315,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
 
     def _set_targets(self, y, is_prefit):
         classifier = _thawed(self.estimator)
-        if is_prefit and isinstance(classifier, MicraNetClassifier):
+        if is_prefit and isinstance(classifier, _NETWORKS):
             self._targets = classifier._targets
         elif is_prefit and y.ndim == 1:  # the held-out images may all be of one class
             self._targets = Targets(np.asarray(classifier.classes_))
@@ -362,7 +369,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _tune(self, present, probabilities, thresholds):
         """Choose the thresholds; both arrays are of shape (n_samples, n_outputs)."""
         classifier = _thawed(self.estimator)
-        default = classifier.threshold if isinstance(classifier, MicraNetClassifier) else 0.5
+        default = classifier.threshold if isinstance(classifier, _NETWORKS) else 0.5
         self.best_thresholds_ = np.array(np.broadcast_to(default, present.shape[1]), dtype=float)
         self.best_scores_ = np.full(present.shape[1], np.nan)
         curves = [
@@ -384,9 +391,9 @@ def _thawed(estimator):
 def _stratified_splits(indicator, n_folds, random_state):
     """Return (train, test) indices of folds in which every class is represented evenly."""
     everything = left = np.arange(len(indicator))
-    if n_folds > len(left):
+    if len(left) < max(n_folds, 3):
         raise ValueError(
-            "cv must not be more folds than there are images. Got "
+            "cv must not be more folds than there are images, at least three. Got "
             f"{n_folds} folds of {len(left)} image(s) instead."
         )
     folds = []

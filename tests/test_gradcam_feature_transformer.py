@@ -19,8 +19,10 @@ from torch.testing import assert_close
 from sklearn_micranet import (
     GradCAMFeatureTransformer,
     MicraNetClassifier,
+    MicraNetEnsemble,
     PCAFeatureMap,
     ThresholdSegmenter,
+    TunedThresholdsClassifierCV,
 )
 from sklearn_micranet import _gradcam_feature_transformer as implementation
 from sklearn_micranet._lazy_stack import LazyStack
@@ -565,7 +567,9 @@ class Other(BaseEstimator):
 
 @pytest.mark.parametrize("estimator", [Other(), FrozenEstimator(Other())], ids=["plain", "frozen"])
 def test_other_estimators_are_refused(estimator):
-    with pytest.raises(TypeError, match=r"must be a MicraNetClassifier.* Got Other instead"):
+    with pytest.raises(
+        TypeError, match=r"must be a MicraNetClassifier, a MicraNetEnsemble.* Got Other"
+    ):
         GradCAMFeatureTransformer(estimator).fit(GOOD)
 
 
@@ -627,3 +631,192 @@ def test_memory_is_shared_by_the_candidates_and_folds_of_a_grid_search(n_compute
         images, masks
     )
     assert sum(n_computed) == N_IMAGES
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_an_unread_stack_keeps_the_weights_it_was_made_with(memory, tmp_path):
+    images = random_images(16, 20)
+    classifier = fitted(images)
+    transformer = frozen(classifier, memory=str(tmp_path) if memory else None)
+    expected = np.asarray(frozen(classifier).transform(images))
+    local_maps = transformer.transform(images)  # nothing of it is read yet
+    with torch.no_grad():
+        for parameter in classifier.module_.parameters():
+            parameter *= -0.5
+    classifier.set_params(threshold=[0.1, 0.9, 0.4])
+    assert_array_equal(np.asarray(local_maps), expected)
+    # Nor is anything kept under the name of the new weights.
+    changed = np.asarray(transformer.transform(images))
+    assert not np.array_equal(changed, expected)
+    assert_array_equal(changed, np.asarray(frozen(classifier).transform(images)))
+
+
+def test_pickled_stacks_read_what_is_kept(n_computed, tmp_path):
+    images = random_images(16, 20)
+    local_maps = frozen(fitted(images), memory=str(tmp_path)).transform(images)
+    unread = pickle.dumps(local_maps)
+    expected = np.asarray(local_maps)
+    n_computed.clear()
+    for pickled in (unread, pickle.dumps(local_maps)):
+        assert_array_equal(np.asarray(pickle.loads(pickled)), expected)
+    assert n_computed == []
+
+
+def test_fit_parameters_are_those_of_the_classifier():
+    images = random_images(16, 16, n=12)
+    y = LABELS["multilabel"]
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=1, random_state=0)
+    weight = np.arange(12.0)
+    for fit_params in (
+        {"sample_weight": weight},
+        {"sample_weight": weight, "X_val": images[:4], "y_val": y[:4]},
+    ):
+        transformer = GradCAMFeatureTransformer(classifier).fit(images, y, **fit_params)
+        expected = clone(classifier).fit(images, y, **fit_params).module_.state_dict()
+        assert_close(transformer.estimator_.module_.state_dict(), expected, rtol=0, atol=0)
+        plain = clone(classifier).fit(images, y).module_.state_dict()
+        assert any(not torch.equal(plain[name], tensor) for name, tensor in expected.items())
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epochs'"):
+        GradCAMFeatureTransformer(classifier).fit(images, y, epochs=3)
+
+
+# --- tuned thresholds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_ensemble", [False, True], ids=["classifier", "ensemble"])
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["trained", "frozen"])
+def test_classes_are_present_by_the_tuned_thresholds(is_ensemble, is_frozen):
+    images, y = random_images(16, 16, n=12), LABELS["multilabel"]
+    estimator = MicraNetClassifier(n_filters=2, max_epochs=1, random_state=0)
+    if is_ensemble:
+        estimator = MicraNetEnsemble(estimator, n_estimators=2, random_state=0)
+    tuned = TunedThresholdsClassifierCV(estimator, cv=3, random_state=0)
+    if is_frozen:
+        tuned = FrozenEstimator(tuned.fit(images, y))
+    transformer = GradCAMFeatureTransformer(tuned).fit(images, y)
+    present = transformer.estimator_.predict(images).astype(bool)
+    untuned = transformer.estimator_.predict_proba(images) >= 0.5
+    assert (present != untuned).any()  # premise
+    local_maps = np.asarray(transformer.transform(images))
+    assert_array_equal(local_maps.any(axis=(2, 3, 4)), present)
+    assert_array_equal(transformer.classes_, [0, 1, 2])
+
+
+# --- ensembles -------------------------------------------------------------------------------
+
+
+def fitted_ensemble(images, kind="multilabel", n_estimators=3, **params):
+    """Fit an ensemble, and give its networks weights that disagree."""
+    n_fit = len(LABELS[kind])
+    ensemble = MicraNetEnsemble(
+        MicraNetClassifier(n_filters=2, max_epochs=1, **params),
+        n_estimators=n_estimators,
+        random_state=0,
+    ).fit(np.resize(images, (n_fit, *np.shape(images)[1:])), LABELS[kind])
+    ensemble.estimators_ = [fitted(images, kind, **params) for _ in range(n_estimators)]
+    for member, certainty in zip(ensemble.estimators_, (5, 1, 0.2), strict=False):
+        for parameter in member.module_.linear.parameters():
+            parameter.data *= certainty
+    return ensemble
+
+
+@pytest.mark.parametrize("include_image", [False, True])
+@pytest.mark.parametrize("kind", LABELS)
+def test_maps_of_an_ensemble_are_those_of_each_network(kind, include_image):
+    images = random_images(18, 23)
+    ensemble = fitted_ensemble(images, kind)
+    parameters = {"classes": "all", "include_image": include_image, "batch_size": 4}
+
+    local_maps = frozen(ensemble, **parameters).transform(images)
+
+    n_first = 1 if include_image else 0
+    names = [f"{name}[{i}]" for i in range(3) for name in LAYERS]
+    assert local_maps.layer_names == ("image", *names)[1 - n_first :]
+    n_maps = 1 if kind == "binary" else 3
+    assert local_maps.shape == (N_IMAGES, n_maps, n_first + 24, 18, 23)
+    dense = np.asarray(local_maps)
+    for i, member in enumerate(ensemble.estimators_):
+        alone = np.asarray(frozen(member, **parameters).transform(images))
+        assert_array_equal(dense[:, :, n_first + 8 * i : n_first + 8 * (i + 1)], alone[:, :, -8:])
+        assert_array_equal(np.asarray(local_maps.layer(f"L8[{i}]")), alone[:, :, -1])
+        if include_image:
+            assert_array_equal(dense[:, :, 0], alone[:, :, 0])
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_classes_are_present_by_the_mean_probability(kind):
+    images = random_images(18, 23)
+    ensemble = fitted_ensemble(images, kind)
+    present = explained(ensemble, images)
+    of_each = np.array([explained(member, images) for member in ensemble.estimators_])
+    assert 0 < present.sum() < present.size  # premises
+    assert (of_each != present).any(axis=(1, 2)).sum() >= 2
+    local_maps = np.asarray(frozen(ensemble).transform(images))
+    of_networks = local_maps.reshape(*present.shape, 3, -1).any(axis=3)
+    assert_array_equal(of_networks, present[:, :, np.newaxis].repeat(3, axis=2))
+
+
+def test_threshold_of_an_ensemble_may_be_set_after_fit():
+    images = random_images(16, 16)
+    ensemble = fitted_ensemble(images).set_params(threshold=[0.0, 1.0, 0.5])
+    for member in ensemble.estimators_:
+        member.threshold = 1.0  # is not used
+    present = np.asarray(frozen(ensemble).transform(images)).any(axis=(2, 3, 4))
+    assert_array_equal(present, explained(ensemble, images))
+    assert_array_equal(present[:, :2], [[True, False]] * N_IMAGES)
+    with pytest.raises(ValueError, match="one per class, 3"):
+        frozen(ensemble.set_params(threshold=[0.5])).transform(images)
+
+
+def test_an_ensemble_of_one_is_the_classifier():
+    images = random_images(16, 20)
+    ensemble = fitted_ensemble(images, n_estimators=1)
+    local_maps = frozen(ensemble).transform(images)
+    assert local_maps.layer_names == LAYERS
+    alone = np.asarray(frozen(ensemble.estimators_[0]).transform(images))
+    assert_array_equal(np.asarray(local_maps), alone)
+    assert alone.any()
+
+
+def test_ensembles_are_cloned_and_fitted():
+    images, y = random_images(16, 20, n=12), LABELS["multilabel"]
+    ensemble = MicraNetEnsemble(
+        MicraNetClassifier(n_filters=2, max_epochs=1), n_estimators=2, random_state=0
+    )
+    transformer = GradCAMFeatureTransformer(ensemble, classes="all").fit(images, y)
+    assert not hasattr(ensemble, "estimators_")
+    expected = np.asarray(frozen(clone(ensemble).fit(images, y), classes="all").transform(images))
+    assert_array_equal(np.asarray(transformer.transform(images)), expected)
+    restored = pickle.loads(pickle.dumps((transformer, transformer.transform(images))))
+    assert_array_equal(np.asarray(restored[0].transform(images)), expected)
+    assert_array_equal(np.asarray(restored[1]), expected)
+
+
+def test_ensemble_on_images_of_different_sizes():
+    ensemble = fitted_ensemble(random_images(16, 16), n_estimators=2)
+    images = [random_images(*size, n=1)[0] for size in [(20, 31), (5, 9), (20, 31)]]
+    transformer = frozen(ensemble, classes="all")
+    local_maps = transformer.transform(images)
+    assert [m.shape for m in local_maps] == [(3, 16, *image.shape) for image in images]
+    for one, image in zip(local_maps, images, strict=True):
+        assert_allclose(one, transformer.transform(image[np.newaxis])[0], rtol=0, atol=1e-4)
+
+
+def test_memory_of_an_ensemble(n_computed, tmp_path):
+    images = random_images(16, 20)
+    ensemble = fitted_ensemble(images)
+    expected = np.asarray(frozen(ensemble).transform(images))
+    transformer = frozen(ensemble, memory=str(tmp_path))
+    n_computed.clear()
+    for _ in range(2):
+        assert_array_equal(np.asarray(transformer.transform(images)), expected)
+        assert sum(n_computed) == 3 * N_IMAGES
+    # A change of any of the networks, or of their order, counts.
+    with torch.no_grad():
+        ensemble.estimators_[2].module_.depth1.conv_a.weight *= -1
+    changed = np.asarray(transformer.transform(images))
+    assert_array_equal(changed, np.asarray(frozen(ensemble).transform(images)))
+    assert not np.array_equal(changed, expected)
+    ensemble.estimators_.reverse()
+    swapped = np.asarray(transformer.transform(images))
+    assert_array_equal(swapped[:, :, :8], changed[:, :, 16:])

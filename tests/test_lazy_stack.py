@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, train_test_split
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _num_samples
 
-from sklearn_micranet._lazy_stack import LazyStack, take
+from sklearn_micranet._lazy_stack import LazyStack, as_stack, take
 
 
 def double(batch):
@@ -210,6 +210,108 @@ def test_reading_changes_nothing(stack, source):
     stack[0][:] = -1
     assert_array_equal(source, before)
     assert_array_equal(np.asarray(stack), 2 * before)
+
+
+def same(batch):
+    return batch
+
+
+def reverse_rows(batch):
+    return [sample[::-1] for sample in batch] if isinstance(batch, list) else batch[:, ::-1]
+
+
+class Wrapped:
+    """An array that is not one of NumPy's, and hands out views of its memory."""
+
+    def __init__(self, array):
+        self.array = array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, key):
+        return self.array[key]
+
+
+@pytest.mark.parametrize("function", [same, reverse_rows, list])
+@pytest.mark.parametrize("wrap", [np.asarray, Wrapped, as_stack, list])
+@pytest.mark.parametrize("key", [slice(None), slice(2, 4), (slice(None), 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_are_never_views_of_the_source(source, function, wrap, key, dtype):
+    before = source.copy()
+    stack = LazyStack(wrap(source), function, item_shape=(2, 3, 4), batch_size=7)[key]
+    for dense in (
+        np.asarray(stack, dtype=dtype),
+        np.array(stack, dtype=dtype),
+        stack.__array__(dtype),
+    ):
+        expected = before[:, ::-1] if function is reverse_rows else before
+        assert_array_equal(dense, expected[key].astype(dtype), strict=True)
+        assert dense.flags.writeable
+        dense[:] = -1
+        assert_array_equal(source, before)
+
+
+def test_a_read_only_source_becomes_a_writeable_array(source):
+    source.flags.writeable = False
+    dense = np.asarray(as_stack(source))
+    dense += 1
+    assert_array_equal(dense, source + 1)
+
+
+def test_one_batch_is_not_copied(source):
+    computed = []
+
+    def double_and_keep(batch):
+        computed.append(2 * batch)
+        return computed[-1]
+
+    stack = LazyStack(source, double_and_keep, item_shape=(2, 3, 4), batch_size=7)
+    assert np.shares_memory(np.asarray(stack), computed[-1])
+    assert np.shares_memory(np.asarray(stack[1:3]), computed[-1])
+    assert not np.shares_memory(np.asarray(stack, dtype=int), computed[-1])
+    whole = LazyStack(source, double_and_keep, item_shape=(2, 3, 4), batch_size=3)
+    assert_array_equal(np.asarray(whole), 2 * source, strict=True)
+
+
+def test_an_empty_stack_computes_nothing(stack):
+    assert np.asarray(stack[:0]).shape == (0, 2, 3, 4)
+    assert stack.function.batches == []
+
+
+def first_row_tripled(batch):
+    return 3 * batch[:, 0]
+
+
+def test_then_computes_from_the_source(stack, source):
+    tripled = stack.then(first_row_tripled, item_shape=(3, 4))
+    assert (tripled.shape, tripled.batch_size, tripled.layer_names) == ((7, 3, 4), 3, None)
+    assert_array_equal(np.asarray(tripled), 3 * source[:, 0], strict=True)
+    assert stack.function.batches == []  # its own function is not called
+    assert_array_equal(np.asarray(stack), 2 * source)
+
+
+@pytest.mark.parametrize("key", [slice(2, 5), [4, 0, 4], np.arange(7) > 4, slice(None, None, -2)])
+def test_then_keeps_the_selection(stack, source, key):
+    counting = Counting()
+    doubled = stack[key].then(counting, item_shape=(2, 3, 4))
+    assert counting.batches == []
+    assert_array_equal(np.asarray(doubled), 2 * source[key], strict=True)
+    assert counting.samples == np.arange(7)[key].tolist()
+    assert_array_equal(np.asarray(doubled[::-1]), 2 * source[key][::-1])
+    restored = pickle.loads(pickle.dumps(doubled))
+    assert_array_equal(np.asarray(restored), 2 * source[key])
+
+
+def test_then_may_call_the_function_that_it_replaces(stack, source):
+    plus_one = stack.then(lambda batch: stack.function(batch) + 1, item_shape=(2, 3, 4))
+    assert_array_equal(np.asarray(plus_one), 2 * source + 1)
+    assert stack.function.batches == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_then_of_a_ragged_stack(ragged):
+    sums = ragged[[3, 1]].then(lambda batch: [sample + 1 for sample in batch], item_shape=None)
+    assert sums.is_ragged
+    assert [sample.shape for sample in sums] == [(2, 8, 5, 3), (2, 8, 3, 3)]
+    assert [sample[0, 0, 0, 0] for sample in sums] == [4, 2]
 
 
 def test_stack_on_a_stack(stack, source):

@@ -85,3 +85,74 @@ def test_dropout_acts_on_the_pooled_features_in_training_only():
     assert (is_dropped.sum() / (pooled[0] > 0).sum()).item() == pytest.approx(0.25, abs=0.03)
     torch.testing.assert_close(read[0][~is_dropped], pooled[0][~is_dropped] / 0.75)
     assert torch.equal(read[1], pooled[1])
+
+
+# --- precision -------------------------------------------------------------------------------
+
+
+def of_each_precision(n_outputs=3):
+    """Make the same network three times."""
+    networks = {p: MicraNet(2, n_outputs, 4, 0, p) for p in ("float32", "auto", "bfloat16")}
+    for network in networks.values():
+        network.load_state_dict(networks["float32"].state_dict())
+    return networks
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_bfloat16_is_close_to_float32_and_auto_is_float32_on_the_cpu(training):
+    images = torch.rand(6, 2, 20, 17)
+    networks = of_each_precision()
+    full, auto, mixed = (network.train(training)(images) for network in networks.values())
+    assert full.dtype == auto.dtype == mixed.dtype == torch.float32
+    assert torch.equal(auto, full)
+    assert not torch.equal(mixed, full)
+    # Numbers of 8 bits in nine layers, relative to the terms that a logit is the sum of.
+    network = networks["float32"]
+    read = []
+    network.linear.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    network(images)
+    scale = read[0].abs() @ network.linear.weight.abs().T + network.linear.bias.abs()
+    assert ((mixed - full).abs() / scale).max() < 9 / 256
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layers_compute_in_the_precision_asked_for(precision):
+    network = of_each_precision()[precision]
+    _, calls = record_relus(network, torch.rand(2, 2, 8, 8))
+    assert {activation.dtype for _, activation in calls} == {getattr(torch, precision)}
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_bfloat16_trains_float32_weights():
+    network = of_each_precision()["bfloat16"].train()
+    network(torch.rand(4, 2, 8, 8)).sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad.dtype == torch.float32
+        assert parameter.grad.isfinite().all()
+
+
+def test_float64_stays_float64_unless_mixed():
+    images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    for precision in ("float32", "auto"):
+        assert of_each_precision()[precision].double()(images).dtype == torch.float64
+
+
+# --- frozen depths ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_frozen", [0, 1, 3, 4])
+def test_frozen_depths_stay_in_evaluation_mode(n_frozen):
+    network = MicraNet(1, 1, 2)
+    network.n_frozen = n_frozen
+    assert network.train() is network
+    modes = [{m.training for m in depth.modules()} for depth in network.depths]
+    assert modes == [{False}] * n_frozen + [{True}] * (4 - n_frozen)
+    assert network.training
+    assert network.dropout.training
+    before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
+    network(torch.rand(4, 1, 16, 16))
+    for name, statistics in network.state_dict().items():
+        if "running" in name:
+            is_frozen = int(name[len("depth")]) <= n_frozen
+            assert torch.equal(statistics, before[name]) == is_frozen
+    assert not any(module.training for module in network.eval().modules())

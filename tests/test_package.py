@@ -38,6 +38,7 @@ ORDER = [
     "_gradcam_feature_transformer",
     "_pca_feature_map",
     "_block_otsu",
+    "_learned_threshold",
     "_threshold_segmenter",
     "_hungarian_detector",
 ]
@@ -138,6 +139,7 @@ def test_the_check_of_the_order_sees_imports():
     assert internal_imports(PACKAGE / "_threshold_segmenter.py") == {
         "_block_otsu",
         "_lazy_stack",
+        "_learned_threshold",
         "_validation",
         "metrics",
     }

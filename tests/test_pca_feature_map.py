@@ -1,14 +1,26 @@
 import pickle
+from copy import copy, deepcopy
 
+import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 from sklearn.utils import estimator_checks, get_tags
 
-from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, PCAFeatureMap
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    MicraNetClassifier,
+    MicraNetEnsemble,
+    PCAFeatureMap,
+    ThresholdSegmenter,
+    _gradcam_feature_transformer,
+    _pca_feature_map,
+)
 from sklearn_micranet._lazy_stack import LazyStack
 
 LAYERS = tuple(f"L{i}" for i in range(1, 9))
@@ -466,3 +478,325 @@ def test_recipes_of_the_paper(structures, min_max, orient, rescale, foreground):
         for k in range(2):
             expected = recipe_by_hand(local_maps[i, k], image, orient, rescale, foreground)
             assert_allclose(actual[i, k], expected, rtol=1e-4, atol=1e-5 * np.ptp(expected))
+
+
+# --- ensembles -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ensemble(structures):
+    images, classifier = structures
+    labels = np.eye(2, dtype=int)[np.arange(40) % 2]
+    ensemble = MicraNetEnsemble(clone(classifier), n_estimators=3, threshold=0.5, random_state=0)
+    ensemble.fit(images, labels)
+    return images[:6], ensemble
+
+
+def explained(estimator, images, **params):
+    return (
+        GradCAMFeatureTransformer(FrozenEstimator(estimator), **params).fit(None).transform(images)
+    )
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"layers": ("L7", "L3")},
+        {"rescale": "coarse", "orient": False},
+        {"rescale": "coarse", "foreground": is_bright, "min_coarse_peak": 0.4},
+    ],
+)
+def test_feature_maps_of_an_ensemble_are_means(ensemble, params):
+    images, ensemble = ensemble
+    step, cam = PCAFeatureMap(**params), {"classes": "all", "include_image": "foreground" in params}
+
+    actual = np.asarray(step.fit_transform(explained(ensemble, images, **cam)))
+
+    of_each = [
+        np.asarray(step.fit_transform(explained(member, images, **cam)))
+        for member in ensemble.estimators_
+    ]
+    assert not np.allclose(of_each[0], of_each[1], atol=1e-2)  # premise
+    assert actual.dtype == np.float32
+    assert_allclose(actual, np.mean(of_each, axis=0), atol=1e-6)
+
+
+def test_an_ensemble_explains_the_classes_of_the_mean_probability(ensemble):
+    images, ensemble = ensemble
+    probabilities = ensemble.predict_proba(images)
+    ensemble = copy(ensemble).set_params(threshold=float(np.median(probabilities)))
+    present = ensemble.predict(images).astype(bool)
+    assert 0 < present.sum() < present.size  # premise
+    every = fuse(explained(ensemble, images, classes="all"))
+    expected = every * present[:, :, np.newaxis, np.newaxis]
+    assert_allclose(fuse(explained(ensemble, images)), expected, atol=1e-5)
+    assert_array_equal(fuse(explained(ensemble, images)).any(axis=(2, 3)), present)
+    assert expected[present].any(axis=(1, 2)).all()
+
+
+def test_ensemble_of_one(structures):
+    images, classifier = structures
+    labels = np.eye(2, dtype=int)[np.arange(40) % 2]
+    ensemble = MicraNetEnsemble(clone(classifier), n_estimators=1).fit(images, labels)
+    alone = explained(ensemble.estimators_[0], images[:3], classes="all")
+    assert_array_equal(fuse(explained(ensemble, images[:3], classes="all")), fuse(alone))
+
+
+def test_ensemble_on_images_of_different_sizes(ensemble):
+    images, ensemble = ensemble
+    images = [images[0], images[1, :17], images[2, 4:, 3:]]
+    feature_maps = PCAFeatureMap().fit_transform(explained(ensemble, images, classes="all"))
+    assert [m.shape for m in feature_maps] == [(2, *image.shape) for image in images]
+    for one, image in zip(feature_maps, images, strict=True):
+        alone = fuse(explained(ensemble, image[np.newaxis], classes="all"))[0]
+        assert_allclose(one, alone, atol=1e-4)
+
+
+def test_layers_of_an_ensemble_are_found_by_name():
+    networks = [random_maps(seed) for seed in (1, 2)]
+    names = [f"{name}[{i}]" for i in range(2) for name in LAYERS]
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = np.concatenate(networks, axis=2)[:, :, order]
+    actual = fuse(lazy(shuffled, tuple(names[i] for i in order)))
+    assert_allclose(actual, np.mean([fuse(maps) for maps in networks], axis=0), atol=1e-5)
+    with pytest.raises(ValueError, match=r"layers \['L9', 'L8'\]. Got \['L1\[0\]'"):
+        PCAFeatureMap(layers=["L9"]).fit(lazy(shuffled[:, :, :], tuple(names)))
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the forward passes of images, and the fusions of the maps of a class."""
+    counts = {"forward": 0, "fuse": 0}
+
+    def count(module, name, key):
+        original = getattr(module, name)
+
+        def counting(*args):
+            counts[key] += 1
+            return original(*args)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(_gradcam_feature_transformer, "forward", "forward")
+    count(_pca_feature_map, "first_component", "fuse")
+    return counts
+
+
+def reset(counts):
+    counts.update(forward=0, fuse=0)
+
+
+NOTHING = {"forward": 0, "fuse": 0}
+
+
+@pytest.mark.parametrize("kind", ["folder", "joblib"])
+@pytest.mark.parametrize("source", ["classifier", "ensemble"])
+@pytest.mark.parametrize("params", [{}, {"rescale": "coarse", "foreground": is_bright}])
+def test_memory_keeps_feature_maps(structures, ensemble, counted, tmp_path, kind, source, params):
+    images = structures[0][:6]
+    estimator = structures[1] if source == "classifier" else ensemble[1]
+    cam = {"include_image": "foreground" in params}
+    expected = fuse(explained(estimator, images, **cam), **params)
+    memory = str(tmp_path) if kind == "folder" else joblib.Memory(tmp_path, verbose=0)
+    params = {**params, "memory": memory}
+    reset(counted)
+    first = PCAFeatureMap(**params).fit_transform(explained(estimator, images, **cam))
+    assert counted == NOTHING
+    assert repr(first) == "LazyStack(shape=(6, 2, 24, 24), dtype=float32)"
+    assert_array_equal(np.asarray(first), expected, strict=True)
+    assert counted["forward"] == 6 * len(getattr(estimator, "estimators_", [1]))
+    assert counted["fuse"] > 0
+    reset(counted)
+    # Other objects, batches, orders and folds: nothing is computed again.
+    again = clone(PCAFeatureMap(**params)).fit_transform(
+        explained(estimator, images[[4, 1, 0]], batch_size=2, **cam)
+    )
+    assert_array_equal(np.asarray(again), expected[[4, 1, 0]])
+    assert_array_equal(again[1:][0], expected[1])
+    assert_array_equal(np.asarray(first[::2]), expected[::2])
+    assert_array_equal(np.asarray(pickle.loads(pickle.dumps(first))), expected)
+    assert counted == NOTHING
+
+
+def test_without_a_folder_nothing_is_kept(structures, counted):
+    maps = explained(structures[1], structures[0][:2])
+    stack = PCAFeatureMap(memory=joblib.Memory(None)).fit_transform(maps)
+    assert_array_equal(np.asarray(stack), fuse(maps))
+    reset(counted)
+    np.asarray(stack)
+    assert counted["forward"] == 2
+
+
+def is_very_bright(image):
+    return image > 0.5
+
+
+CHANGES = {
+    "layers": {"layers": ("L1", "L2")},
+    "orient": {"orient": False},
+    "rescale": {"rescale": None, "foreground": None},
+    "foreground": {"foreground": is_very_bright},
+    "min_coarse_peak": {"min_coarse_peak": 0.5},
+    "classes": {},
+    "min_max": {},
+    "weights": {},
+    "threshold": {},
+    "image": {},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_memory_is_never_stale(structures, counted, tmp_path, change):
+    images = structures[0][:2].copy()
+    classifier = deepcopy(structures[1]).set_params(threshold=0.0)
+    cam = {"include_image": True}
+    params = {"rescale": "coarse", "foreground": is_bright, "memory": str(tmp_path)}
+    before = fuse(explained(classifier, images, **cam), **params)
+    if change == "weights":
+        classifier.module_.depth1.conv_a.weight.data *= -1
+    elif change == "threshold":
+        classifier.set_params(threshold=1.0)
+    elif change in ("classes", "min_max"):
+        cam[change] = {"classes": "all", "min_max": False}[change]
+    elif change == "image":
+        images[1, 3, 3] += 1
+    params |= CHANGES[change]
+    reset(counted)
+    after = fuse(explained(classifier, images, **cam), **params)
+    assert counted["forward"] == (1 if change == "image" else 2)
+    assert np.array_equal(after, before) == (change == "classes")
+    assert_array_equal(
+        after, fuse(explained(classifier, images, **cam), **params | {"memory": None})
+    )
+
+
+def test_a_foreground_that_was_edited_is_another(tmp_path, monkeypatch):
+    # As when a cell of a notebook is changed and run again: module and name stay the same.
+    maps = with_image(random_maps(0), np.random.default_rng(0).random((12, 17)))
+    params = {"rescale": "coarse", "foreground": is_bright}
+    before = fuse(maps, **params, memory=str(tmp_path))
+
+    def edited(image):
+        return image > 0.7
+
+    edited.__name__ = edited.__qualname__ = "is_bright"
+    monkeypatch.setitem(globals(), "is_bright", edited)
+    params["foreground"] = edited
+    after = fuse(maps, **params, memory=str(tmp_path))
+    assert not np.array_equal(after, before)
+    assert_array_equal(after, fuse(maps, **params))
+
+
+@pytest.mark.parametrize("form", ["array", "list", "stack"])
+def test_memory_of_local_maps(counted, tmp_path, form):
+    maps = random_maps(0)
+    maps[1, 0] = 0
+    expected = fuse(maps)
+    wrap = {"array": np.asarray, "list": list, "stack": lazy}[form]
+    for n_fused in (5, 0):
+        reset(counted)
+        assert_array_equal(fuse(wrap(maps), memory=str(tmp_path)), expected, strict=True)
+        assert counted["fuse"] == n_fused
+    maps[2, 1, 3, 4, 5] += 1
+    changed = fuse(wrap(maps), memory=str(tmp_path))
+    assert counted["fuse"] == 2  # the two classes of one image
+    assert_array_equal(changed, fuse(maps))
+    # Names decide what the layers are.
+    if form == "stack":
+        renamed = lazy(maps, (*LAYERS[:6], "L8", "L7"))
+        assert not np.array_equal(fuse(renamed, memory=str(tmp_path)), changed)
+        assert_array_equal(fuse(renamed, memory=str(tmp_path)), fuse(renamed))
+
+
+@pytest.mark.parametrize("form", ["maps", "images"])
+def test_memory_of_different_sizes(structures, counted, tmp_path, form):
+    if form == "maps":
+        X = [random_maps(i, shape=(1, 2, 8, 5 + i, 9))[0] for i in range(3)]
+    else:
+        images = [structures[0][0], structures[0][1, :15], structures[0][2, 2:, 1:]]
+        X = explained(structures[1], images)
+    expected = list(PCAFeatureMap().fit_transform(X))
+    for _ in range(2):
+        stack = PCAFeatureMap(memory=str(tmp_path)).fit_transform(X)
+        assert stack.is_ragged
+        for one, other in zip(stack, expected, strict=True):
+            assert_array_equal(one, other, strict=True)
+    reset(counted)
+    list(PCAFeatureMap(memory=str(tmp_path)).fit_transform(X))
+    assert counted == NOTHING
+
+
+def test_absent_classes_are_zero_and_take_no_room(structures, tmp_path):
+    images = structures[0][:2]
+    classifier = deepcopy(structures[1])
+    sizes = {}
+    for name, threshold in {"none": 1.0, "one": [0.0, 1.0], "both": 0.0}.items():
+        maps = explained(classifier.set_params(threshold=threshold), images)
+        for _ in range(2):
+            feature_maps = fuse(maps, memory=str(tmp_path / name))
+            present = feature_maps.any(axis=(2, 3)).tolist()
+            assert present == [np.broadcast_to(np.array(threshold) < 1, 2).tolist()] * 2
+        sizes[name] = sum(f.stat().st_size for f in (tmp_path / name).rglob("output.pkl"))
+    one_map = 24 * 24 * 4
+    assert sizes["one"] - sizes["none"] == pytest.approx(2 * one_map, rel=0.1)
+    assert sizes["both"] - sizes["one"] == pytest.approx(2 * one_map, rel=0.1)
+
+
+def test_both_memories(structures, counted, tmp_path):
+    images = structures[0][:3]
+    cam, pca = {"memory": str(tmp_path)}, {"memory": str(tmp_path)}
+    expected = fuse(explained(structures[1], images))
+    assert_array_equal(fuse(explained(structures[1], images, **cam), **pca), expected)
+    reset(counted)
+    # Other parameters of this step read the local maps that the step before kept.
+    other = fuse(explained(structures[1], images, **cam), orient=False, **pca)
+    assert counted["forward"] == 0
+    assert counted["fuse"] > 0
+    reset(counted)
+    # Feature maps are found without local maps, kept or not.
+    assert_array_equal(fuse(explained(structures[1], images), **pca), expected)
+    assert_array_equal(fuse(explained(structures[1], images), orient=False, **pca), other)
+    assert counted == NOTHING
+
+
+def test_memory_in_the_way_of_another_step(structures, counted, tmp_path):
+    # A part of the local maps, as of one class, is no longer found by its image.
+    maps = explained(structures[1], structures[0][:2])[:, 1:]
+    for _ in range(2):
+        assert_array_equal(fuse(maps, memory=str(tmp_path)), fuse(maps))
+    reset(counted)
+    fuse(maps, memory=str(tmp_path))
+    assert counted["fuse"] == 0
+
+
+def test_memory_is_shared_with_other_processes(structures, counted, tmp_path):
+    images, classifier = structures
+    images, masks = images[:6], images[:6, np.newaxis].repeat(2, axis=1) > 0.5
+    pipe = Pipeline(
+        [
+            ("cam", GradCAMFeatureTransformer(FrozenEstimator(classifier))),
+            ("pca", PCAFeatureMap(memory=str(tmp_path))),
+            ("segment", ThresholdSegmenter(method="fixed")),
+        ]
+    )
+    grid = {"segment__threshold": [0.0, 0.2]}
+    search = GridSearchCV(pipe, grid, cv=3, n_jobs=2, refit=False, error_score="raise")
+    search.fit(images, masks)
+    reset(counted)
+    assert_array_equal(
+        np.asarray(pipe[:2].fit_transform(images)), fuse(explained(classifier, images))
+    )
+    assert counted["forward"] == 6  # of the second, without memory
+    search.set_params(n_jobs=None)
+    reset(counted)
+    search.fit(images, masks)
+    assert counted == NOTHING
+
+
+def test_memory_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="'memory' parameter of PCAFeatureMap"):
+        PCAFeatureMap(memory=3).fit(GOOD)

@@ -1,6 +1,7 @@
 import pickle
 from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -21,11 +22,14 @@ from sklearn_micranet import (
     GradCAMFeatureTransformer,
     HungarianDetector,
     MicraNetClassifier,
+    MicraNetEnsemble,
     PCAFeatureMap,
     ThresholdSegmenter,
     _gradcam_feature_transformer,
+    _pca_feature_map,
 )
 from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._network import MicraNet
 from sklearn_micranet.metrics import iou_score
 
 SIZE = 16
@@ -84,13 +88,13 @@ def frozen(data):
 def explained(monkeypatch):
     """Count the images that local maps are computed for."""
     counted = []
-    original = _gradcam_feature_transformer.local_maps
+    original = _gradcam_feature_transformer.forward
 
-    def count(folded, images, select):
+    def count(folded, images):
         counted.append(len(images))
-        return original(folded, images, select)
+        return original(folded, images)
 
-    monkeypatch.setattr(_gradcam_feature_transformer, "local_maps", count)
+    monkeypatch.setattr(_gradcam_feature_transformer, "forward", count)
     return counted
 
 
@@ -251,6 +255,138 @@ def test_a_slice_is_all_that_is_computed(data, frozen, explained):
     assert explained == []
     np.testing.assert_array_equal(np.asarray(segments[5:7]) != 0, pipe.predict(images[5:7]))
     assert sum(explained) == 4
+
+
+@pytest.mark.parametrize("place", ["cam", "pca"])
+def test_grid_search_computes_what_is_kept_once(
+    data, frozen, explained, monkeypatch, place, tmp_path
+):
+    fused = []
+    first_component = _pca_feature_map.first_component
+
+    def count(layers, weights):
+        fused.append(1)
+        return first_component(layers, weights)
+
+    monkeypatch.setattr(_pca_feature_map, "first_component", count)
+    images, masks, _ = data
+    pipe = make_steps(frozen).set_params(segment__method="quantile")
+    grid = {"segment__quantile": [0.5, 0.7, 0.9], "segment__sigma": [None, 1]}
+    search = GridSearchCV(pipe, grid, cv=3, refit=False, error_score="raise")
+    expected = search.fit(images, masks).cv_results_["mean_test_score"]
+    assert len(set(expected)) > 1
+    assert sum(explained) == 6 * len(images)  # premise
+    explained.clear()
+    fused.clear()
+    pipe.set_params(**{f"{place}__memory": str(tmp_path)})
+    scores = search.fit(images, masks).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(scores, expected)
+    assert sum(explained) == len(images)
+    assert len(fused) == 2 * len(images) * (6 if place == "cam" else 1)
+
+
+# --- little memory on the device ------------------------------------------------------------
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Return a namespace whose `n_fitting` is the number of images that the device can take."""
+    device = SimpleNamespace(n_fitting=np.inf)
+
+    def limited(compute):
+        def compute_if_it_fits(self, images):
+            if len(images) > device.n_fitting:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return compute(self, images)
+
+        return compute_if_it_fits
+
+    for owner, name in (
+        (MicraNet, "forward"),
+        (_gradcam_feature_transformer._Explain, "_explain"),
+    ):
+        monkeypatch.setattr(owner, name, limited(getattr(owner, name)))
+    return device
+
+
+@pytest.mark.parametrize("n_fitting", [1, 3])
+def test_batches_that_do_not_fit_are_halved(data, frozen, device, n_fitting):
+    images, _, labels = data
+    pipe = make_steps(frozen)[:1].set_params(cam__batch_size=12).fit(images, labels)
+    sizes = [image[: 12 + i % 2] for i, image in enumerate(images)]
+    computations = (
+        lambda: np.asarray(pipe.transform(images)),
+        lambda: frozen.predict_proba(images),
+        lambda: np.concatenate(list(pipe.transform(sizes)), axis=2),
+        lambda: frozen.predict_proba(sizes),
+    )
+    for compute, n_first in zip(computations, (12, 12, 6, 6), strict=True):
+        device.n_fitting = np.inf
+        expected = compute()
+        device.n_fitting = n_fitting
+        with pytest.warns(RuntimeWarning, match="does not fit in the memory") as warnings:
+            actual = compute()
+        message = str(warnings[0].message)
+        assert message.startswith(f"A batch of {n_first} images does not fit")
+        assert f"A batch_size of {n_first // 2} or less avoids" in message
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_one_image_that_does_not_fit_is_an_error(data, frozen, device):
+    pipe = make_steps(frozen).fit(data[0])
+    device.n_fitting = 0
+    for predict in (pipe.predict, frozen.predict):
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            predict(data[0][:1])
+
+
+# --- ensembles ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cv", [None, 2])
+@pytest.mark.parametrize("kind", ["frozen", "trainable"])
+def test_an_ensemble_takes_the_place_of_a_classifier(data, kind, cv):
+    images, masks, labels = data
+    ensemble = MicraNetEnsemble(make_classifier(), n_estimators=2, cv=cv, random_state=0)
+    if kind == "frozen":
+        ensemble = FrozenEstimator(ensemble.fit(images, labels))
+    pipe = make_steps(ensemble).fit(images, labels)
+    networks = pipe["cam"].estimator_.estimators_
+    feature_maps = [
+        np.asarray(make_steps(FrozenEstimator(one))[:2].fit(images).transform(images))
+        for one in networks
+    ]
+    expected = ThresholdSegmenter().predict(np.mean(feature_maps, axis=0))
+    np.testing.assert_array_equal(pipe.predict(images), expected)
+    assert (expected != ThresholdSegmenter().predict(feature_maps[0])).any()
+    ious = iou_score(masks, expected, zero_division=np.nan)
+    assert pipe.score(images, masks) == pytest.approx(np.nanmean(ious))
+    restored = pickle.loads(pickle.dumps(pipe))
+    np.testing.assert_array_equal(restored.predict(images), expected)
+
+
+def test_grid_search_over_an_ensemble(data):
+    images, masks, _ = data
+    pipe = make_steps(MicraNetEnsemble(make_classifier(), random_state=0))
+    grid = {"cam__estimator__n_estimators": [1, 2], "cam__estimator__estimator__n_filters": [3]}
+    search = GridSearchCV(pipe, grid, cv=2, error_score="raise").fit(images, masks)
+    ensemble = search.best_estimator_["cam"].estimator_
+    assert len(ensemble.estimators_) == search.best_params_["cam__estimator__n_estimators"]
+    assert ensemble.estimators_[0].n_filters == 3
+    assert search.predict(images).shape == masks.shape
+
+
+def test_fit_parameters_reach_the_network(data):
+    images, _, labels = data
+    pipe = make_steps(make_classifier(validation_fraction=0))
+    weight = np.arange(len(images), dtype=float)
+    pipe.fit(images, labels, cam__sample_weight=weight)
+    weighted = make_classifier(validation_fraction=0).fit(images, labels, sample_weight=weight)
+    np.testing.assert_array_equal(
+        pipe["cam"].estimator_.predict_proba(images), weighted.predict_proba(images)
+    )
+    plain = make_classifier(validation_fraction=0).fit(images, labels)
+    assert (plain.predict_proba(images) != weighted.predict_proba(images)).any()
 
 
 # --- what scikit-learn's users do -----------------------------------------------------------

@@ -190,3 +190,59 @@ def test_labels_that_are_not_among_the_classes_are_refused(classes, y, match):
 def test_thresholds_that_do_not_fit_are_refused(threshold, match):
     with pytest.raises(ValueError, match=match):
         Targets(INDICATOR).check_threshold(threshold)
+
+
+# --- the mean of several networks ------------------------------------------------------------
+
+SEVERAL = np.random.default_rng(0).normal(0, 4, (5, 7, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("y", [np.array([0, 1, 1]), np.array([0, 1, 2]), INDICATOR])
+def test_mean_logits_are_those_of_the_mean_probability(y):
+    targets = Targets(y)
+    logits = [part[:, : targets.n_outputs] for part in SEVERAL]
+    mean = targets.mean_logits(logits)
+    assert mean.dtype == np.float32
+    assert mean.shape == (7, targets.n_outputs)
+    expected = np.mean([targets.probabilities(part.astype(np.float64)) for part in logits], axis=0)
+    np.testing.assert_allclose(targets.probabilities(mean), expected, rtol=2e-5)
+    assert abs(expected - targets.probabilities(np.mean(logits, axis=0))).max() > 0.05
+
+
+def test_mean_logits_by_hand():
+    # (1/2 + 3/4) / 2 = 5/8: odds 5 to 3.  (1/2 + 1/4) / 2 = 3/8.
+    logits = [np.zeros((1, 2)), np.array([[np.log(3), -np.log(3)]])]
+    expected = [[np.log(5 / 3), np.log(3 / 5)]]
+    np.testing.assert_allclose(Targets(INDICATOR[:, :2]).mean_logits(logits), expected, rtol=1e-6)
+    # Exclusive classes: (1/2, 1/4, 1/4) and (1/4, 1/2, 1/4) in the mean.
+    logits = [np.log([[2, 1, 1]]), np.log([[1, 2, 1]])]
+    expected = np.log([[3 / 8, 3 / 8, 1 / 4]])
+    np.testing.assert_allclose(Targets(np.arange(3)).mean_logits(logits), expected, rtol=1e-6)
+
+
+def test_mean_logits_of_one_network_are_its_own():
+    for y in (np.array([0, 1]), np.array([0, 1, 2]), INDICATOR):
+        targets = Targets(y)
+        logits = SEVERAL[0, :, : targets.n_outputs]
+        assert targets.mean_logits([logits]) is logits
+
+
+@pytest.mark.parametrize("y", [np.array([0, 1, 1]), np.array([0, 1, 2]), INDICATOR])
+def test_mean_logits_of_extreme_logits_are_finite_and_keep_their_order(y):
+    targets = Targets(y)
+    # Where two are equally sure of opposites, the mean is in between; where they agree, it stays.
+    sure = np.float32([[300], [-300], [300], [20]]) * np.eye(3, dtype=np.float32)[0]
+    other = np.float32([[300], [-300], [-300], [30]]) * np.eye(3, dtype=np.float32)[0]
+    mean = targets.mean_logits([part[:, : targets.n_outputs] for part in (sure, other)])
+    assert np.isfinite(mean).all()
+    assert np.isfinite(targets.mean_logits([1e30 * part[:, :1] for part in SEVERAL])).all()
+    probabilities = targets.probabilities(mean)
+    column = 1 if targets.kind == "binary" else 0
+    np.testing.assert_allclose(probabilities[[0, 3], column], 1, atol=1e-6)
+    np.testing.assert_allclose(probabilities[1, column], 0, atol=1e-6)
+    if targets.kind == "multiclass":
+        np.testing.assert_allclose(probabilities[2], [1 / 2, 1 / 4, 1 / 4], atol=1e-6)
+    else:
+        np.testing.assert_allclose(probabilities[2, column], 1 / 2, atol=1e-6)
+        assert mean[0, 0] == pytest.approx(300)
+        assert mean[1, 0] == pytest.approx(-300)

@@ -1,11 +1,18 @@
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from skorch.callbacks import Callback
+import tqdm
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, ProgressBar
 
 from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._training import (
     WarmupCosine,
+    draw_negatives,
+    draw_seed,
     resolve_device,
     seeded,
     split_off_validation,
@@ -154,6 +161,220 @@ def test_callbacks_are_those_asked_for(parameters, names):
     assert [name for name, _ in callbacks] == names
 
 
+# --- Ctrl-C ----------------------------------------------------------------------------------
+
+
+class CtrlC(Callback):
+    """Interrupt in a batch, counted over all epochs."""
+
+    def __init__(self, n_batches, training=True):
+        self.n_batches = n_batches
+        self.training = training
+
+    def on_train_begin(self, net, **kwargs):
+        self.n_left = self.n_batches
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.n_left -= training == self.training
+        if self.n_left == 0:
+            raise KeyboardInterrupt("Ctrl-C")
+
+
+def interrupt(n_batches, *callbacks, training=True, **parameters):
+    """Fit 10 images, two at a time, and press Ctrl-C after so many batches."""
+    classifier = MicraNetClassifier(
+        n_filters=1,
+        lr=1e-2,
+        batch_size=2,
+        validation_fraction=0.5,
+        random_state=0,
+        callbacks=[*callbacks, CtrlC(n_batches, training)],
+        **parameters,
+    )
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+        classifier.fit(*images_and_labels(20))
+    return classifier
+
+
+# In the third batch of the fourth, fifth and sixth epoch: right after the best, and later.
+@pytest.mark.parametrize(("n_batches", "n_whole"), [(18, 3), (23, 4), (28, 5)])
+def test_ctrl_c_leaves_the_best_weights_so_far(n_batches, n_whole):
+    observer = Observer(LOSSES)
+    classifier = interrupt(n_batches, observer)
+    assert len(classifier.history_) == n_whole
+    assert are_equal(classifier.module_.state_dict(), observer.weights[2])
+    assert classifier.history_[:, "valid_loss"] == LOSSES[:n_whole]
+    assert classifier.history_[:, "epoch"] == list(range(1, n_whole + 1))
+
+
+def test_ctrl_c_leaves_the_best_weights_of_a_user_s_early_stopping():
+    observer = Observer(LOSSES)
+    own = EarlyStopping(patience=100, load_best=True)
+    classifier = interrupt(18, observer, own, early_stopping=False)
+    assert are_equal(classifier.module_.state_dict(), observer.weights[2])
+
+
+def test_ctrl_c_in_validation_leaves_whole_epochs_only():
+    observer = Observer(LOSSES)
+    classifier = interrupt(5 * 4 + 1, observer, training=False)
+    assert classifier.history_[:, "valid_loss"] == LOSSES[:4]
+    assert are_equal(classifier.module_.state_dict(), observer.weights[2])
+
+
+def test_without_early_stopping_ctrl_c_leaves_the_last_weights():
+    observer = Observer(LOSSES)
+    classifier = interrupt(18, observer, early_stopping=False)
+    assert len(classifier.history_) == 3
+    assert not any(are_equal(classifier.module_.state_dict(), w) for w in observer.weights)
+
+
+def test_ctrl_c_in_the_first_epoch_leaves_a_fitted_classifier():
+    classifier = interrupt(2)
+    assert classifier.history_ == []
+    assert not classifier.module_.training
+    X, _ = images_and_labels(20)
+    assert np.isfinite(classifier.predict_proba(X)).all()
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(classifier)).predict_proba(X), classifier.predict_proba(X)
+    )
+
+
+def test_after_ctrl_c_the_classifier_is_trained_on():
+    classifier = interrupt(18, max_epochs=5)
+    X, y = images_and_labels(20)
+    classifier.partial_fit(X, y)
+    assert len(classifier.history_) == 4
+    expected = fit(Observer(), max_epochs=2).module_.state_dict()
+    parameters = {"lr": 1e-3, "batch_size": 32, "max_epochs": 2, "callbacks": None}
+    assert are_equal(classifier.set_params(**parameters).fit(X, y).module_.state_dict(), expected)
+
+
+def test_ctrl_c_in_partial_fit_leaves_the_epochs_before():
+    X, y = images_and_labels(20)
+    ctrl_c = CtrlC(11)  # an epoch has ten batches
+    classifier = MicraNetClassifier(n_filters=1, batch_size=2, callbacks=[ctrl_c], random_state=0)
+    classifier.partial_fit(X, y, classes=[0, 1]).partial_fit(X, y)
+    ctrl_c.n_batches = 4
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+        classifier.partial_fit(X, y)
+    assert len(classifier.history_) == 2
+    assert classifier.predict(X).shape == (20,)
+
+
+def test_ctrl_c_ends_a_grid_search():
+    fits = []
+
+    class Count(Callback):
+        def on_train_begin(self, net, **kwargs):
+            fits.append(net)
+
+    classifier = MicraNetClassifier(
+        n_filters=1, max_epochs=3, batch_size=4, callbacks=[Count(), CtrlC(5)]
+    )
+    search = GridSearchCV(classifier, {"lr": [1e-3, 1e-2]}, cv=2)
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+        search.fit(*images_and_labels(20))
+    assert len(fits) == 1
+
+
+# --- early stopping is not Ctrl-C ------------------------------------------------------------
+
+
+def test_a_user_s_early_stopping_ends_training_normally(capsys):
+    observer = Observer(LOSSES)
+    scoring = EpochScoring(lambda net, X, y: len(net.history), name="own", use_caching=False)
+    classifier = MicraNetClassifier(
+        n_filters=1,
+        validation_fraction=0.5,
+        callbacks=[observer, EarlyStopping(patience=2), ("own", scoring)],
+        random_state=0,
+        verbose=1,
+    )
+    classifier.fit(*images_and_labels(20))
+    assert classifier.history_[:, "valid_loss"] == LOSSES[:5]
+    # What comes behind it in the list has its last epoch, too.
+    assert classifier.history_[:, "own"] == [1, 2, 3, 4, 5]
+    assert epochs_of(capsys.readouterr().out) == [1, 2, 3, 4, 5]
+    assert not classifier.module_.training
+
+
+def test_two_early_stoppings_may_stop_at_once():
+    observer = Observer(LOSSES)
+    own = EarlyStopping(patience=3)
+    classifier = MicraNetClassifier(
+        n_filters=1,
+        validation_fraction=0.5,
+        n_iter_no_change=3,
+        callbacks=[observer, own],
+        random_state=0,
+    )
+    classifier.fit(*images_and_labels(20))
+    assert len(classifier.history_) == 6
+    assert are_equal(classifier.module_.state_dict(), observer.weights[2])
+
+
+def test_a_user_s_early_stopping_that_never_stops_leaves_ctrl_c_alone():
+    classifier = interrupt(8, EarlyStopping(patience=50))
+    assert len(classifier.history_) == 1
+
+
+# --- reports ---------------------------------------------------------------------------------
+
+
+def epochs_of(out):
+    """Return the numbers of the epochs of which a line is printed."""
+    return [int(line.split()[0]) for line in out.splitlines() if line.split()[0].isdigit()]
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Record the progress bars."""
+    made = []
+
+    def bar(**kwargs):
+        made.append(real(**kwargs))
+        return made[-1]
+
+    real = tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", bar)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("losses", "n_epochs"), [(LOSSES, 6), ([5, 3, 2, 1], 4)], ids=["stopped early", "to the end"]
+)
+def test_verbose_reports_every_epoch_and_closes_each_bar(losses, n_epochs, capsys, bars):
+    classifier = fit(
+        Observer(losses), n_iter_no_change=3, max_epochs=len(losses), batch_size=4, verbose=1
+    )
+    out = capsys.readouterr().out
+    assert epochs_of(out) == classifier.history_[:, "epoch"] == list(range(1, n_epochs + 1))
+    assert len(bars) == n_epochs
+    assert all(bar.disable for bar in bars)  # what tqdm sets when it is closed
+    assert {(bar.n, bar.total) for bar in bars} == {(3, 3)}  # batches of 4, 3 and 3 images
+
+
+def test_ctrl_c_closes_the_bar(bars):
+    interrupt(8, verbose=1)
+    assert [bar.disable for bar in bars] == [True, True]
+
+
+def test_without_verbose_there_is_no_bar(capsys):
+    classifier = fit(Observer(), max_epochs=2)
+    assert capsys.readouterr() == ("", "")
+    assert not any(isinstance(c, ProgressBar) for _, c in classifier.net_.callbacks_)
+
+
+def test_the_history_is_a_table():
+    classifier = fit(Observer(), max_epochs=3, early_stopping=False)
+    table = pd.DataFrame(classifier.history_)
+    assert table["epoch"].tolist() == [1, 2, 3]
+    assert {"train_loss", "valid_loss", "event_lr", "dur"} <= set(table)
+    assert "batches" not in table
+    assert table["train_loss"].tolist() == classifier.history_[:, "train_loss"]
+    assert "batches" in classifier.net_.history[0]  # which stays as it was
+
+
 # --- validation images -----------------------------------------------------------------------
 
 
@@ -232,7 +453,45 @@ def test_the_random_state_decides_which_images():
     assert first.tolist() == again.tolist() != other.tolist()
 
 
+# --- drawn negatives -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ratio", "n_drawn"), [(0.5, 2), (1, 3), (2.4, 7), (5, 9), (0.1, 1)])
+def test_negatives_are_drawn_for_the_positives(ratio, n_drawn):
+    is_positive = np.zeros(12, dtype=bool)
+    is_positive[[2, 5, 11]] = True
+    draws = []
+    for seed in (0, 0, 1):
+        positions = draw_negatives(is_positive, ratio, np.random.RandomState(seed))
+        assert (np.diff(positions) > 0).all()
+        assert len(positions) == 3 + n_drawn
+        assert is_positive[positions].sum() == 3
+        draws.append(positions.tolist())
+    assert draws[0] == draws[1]
+    assert (draws[0] != draws[2]) == (n_drawn < 9)
+
+
+def test_nothing_is_drawn_where_there_is_no_negative():
+    positions = draw_negatives(np.ones(3, dtype=bool), 2, np.random.RandomState(0))
+    assert positions.tolist() == [0, 1, 2]
+
+
 # --- random states and devices ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 7, np.int64(7), 2**31])
+def test_an_int_is_its_own_seed(seed):
+    assert draw_seed(seed) == seed
+    assert type(draw_seed(seed)) is int
+
+
+def test_other_random_states_draw_a_seed():
+    random_state = np.random.RandomState(0)
+    first, second = draw_seed(random_state), draw_seed(random_state)
+    assert first == draw_seed(np.random.RandomState(0)) != second
+    np.random.seed(0)
+    assert draw_seed(None) == first
+    assert 0 <= first < 2**31
 
 
 def test_seeded_draws_from_the_random_state():
