@@ -1,6 +1,7 @@
 """MicraNetClassifier: images to image-level labels."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -275,7 +276,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             Weights >= 0 of the images in the loss; only their ratios matter. Images of weight 0
             are left out.
         X_val : array-like, default=None
-            Validation images, as X, that are monitored instead of a share of X.
+            Validation images, as X, that are monitored, all of them, instead of a share of X.
         y_val : array-like, default=None
             Labels or masks of X_val.
 
@@ -288,7 +289,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If X or y are not as described, y holds a single class, or training diverges.
         KeyboardInterrupt
-            If Ctrl-C is pressed. The classifier is then fitted with the best weights so far.
+            If Ctrl-C is pressed. The classifier then has the best weights of the epochs so far, if
+            `early_stopping` keeps them, and the last ones otherwise.
         """
         X = check_images(self, X, reset=True)
         y = self._check_y(X, y)
@@ -317,13 +319,19 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             self._initialize_net(loss_weights, initial, data, valid_data, checkpoint)
             try:
                 run_epochs(self.net_, data, self.max_epochs, checkpoint)
-            finally:
-                self._finish()
+            except BaseException:
+                with suppress(ValueError):  # of diverged weights: the other reason counts
+                    self._finish()
+                raise
+        self._finish()
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one more epoch at `lr`, without schedule, validation or early stopping.
+
+        Parameters of the network and of its training are those of the first call, but for `lr`
+        and `batch_size`, which may change between calls.
 
         Parameters
         ----------
@@ -358,6 +366,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             )
         self._targets.check(y)
         data = self._data(X, y, sample_weight)
+        self._check_ratio(data)
         if self.class_weight == "balanced":
             raise ValueError(
                 'class_weight must hold the weights in partial_fit. Got "balanced" instead, which '
@@ -508,8 +517,10 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             self.n_features_in_ = int(np.prod(self.image_shape_))
         self.weights_metadata_ = metadata
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
+        # "balanced" would count the labels of a training.
+        class_weight = None if self.class_weight == "balanced" else self.class_weight
         with seeded(self._random_state, resolve_device(self.device)):
-            self._initialize_net(class_weights(None, self._targets, targets), weights)
+            self._initialize_net(class_weights(class_weight, self._targets, targets), weights)
         self.module_.eval()
         return self
 
@@ -596,11 +607,11 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     def _check_ratio(self, data):
         if self.negatives_per_positive is None:
             return
-        if self._targets.kind == "multiclass" or data.is_positive.all():
+        if self._targets.kind == "multiclass" or len(np.unique(data.is_positive)) < 2:
             raise ValueError(
-                "negatives_per_positive needs images without any class: a row of zeros in an "
-                f"indicator matrix, or classes_[0] of two classes. Got a {self._targets.kind} y "
-                "without any instead."
+                "negatives_per_positive needs images with a class and images without any: a row of "
+                "zeros in an indicator matrix, or classes_[0] of two classes. Got a "
+                f"{self._targets.kind} y that lacks one of them instead."
             )
         if self.class_weight == "balanced":
             raise ValueError(

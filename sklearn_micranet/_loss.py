@@ -1,6 +1,7 @@
 """The loss, with weights of classes and of images."""
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def _check_weights(class_weight, labels):
             "labels per image it is {class: weight where present} or a list of dicts with the "
             "keys 0 and 1."
         )
-    if not all(np.isfinite(w) and w >= 0 for w in class_weight.values()):
+    if not all(isinstance(w, Real) and 0 <= w < np.inf for w in class_weight.values()):
         raise ValueError(
             f"class_weight must hold finite weights >= 0. Got {dict(class_weight)} instead."
         )

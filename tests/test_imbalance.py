@@ -253,8 +253,8 @@ def test_the_schedule_knows_how_long_an_epoch_is():
 @pytest.mark.parametrize(
     ("y", "match"),
     [
-        (TARGETS["multiclass"], "images without any class.* Got a multiclass y without any"),
-        (np.eye(2, dtype=int)[Y], "images without any class.* Got a multilabel y without any"),
+        (TARGETS["multiclass"], "images without any.* Got a multiclass y that lacks"),
+        (np.eye(2, dtype=int)[Y], "images without any.* Got a multilabel y that lacks"),
     ],
 )
 def test_a_ratio_needs_negatives(y, match):
@@ -264,8 +264,16 @@ def test_a_ratio_needs_negatives(y, match):
 
 def test_a_ratio_needs_negatives_of_weight():
     classifier = small(negatives_per_positive=1, callbacks=[Untrained()])
-    with pytest.raises(ValueError, match=r"images without any class.* Got a binary y without any"):
+    with pytest.raises(ValueError, match=r"images without any.* Got a binary y that lacks"):
         classifier.fit(X, Y, sample_weight=Y)
+
+
+def test_a_ratio_needs_positives():
+    classifier = small(negatives_per_positive=1)
+    with pytest.raises(ValueError, match=r"images with a class.* Got a binary y that lacks"):
+        classifier.partial_fit(X, np.zeros_like(Y), classes=[0, 1])
+    with pytest.raises(ValueError, match=r"images without any.* Got a multiclass y"):
+        classifier.partial_fit(X, TARGETS["multiclass"], classes=[0, 1, 2])
 
 
 def test_a_ratio_excludes_balanced_weights_but_not_others():

@@ -81,6 +81,7 @@ def test_a_class_without_images_keeps_weight_1():
         ("multiclass", {10: np.nan}, r"finite weights >= 0. Got \{10: nan\} instead"),
         ("multilabel", {0: np.inf}, r"finite weights >= 0. Got \{0: inf\} instead"),
         ("multilabel", [{}, {1: -2}, {}], r"finite weights >= 0. Got \{1: -2\} instead"),
+        ("binary", {"no": "two"}, r"finite weights >= 0. Got \{'no': 'two'\} instead"),
     ],
 )
 def test_class_weights_that_do_not_fit_are_refused(kind, class_weight, match):
