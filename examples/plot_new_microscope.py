@@ -80,8 +80,8 @@ print(f"all: {perf_counter() - start:.0f} s")
 # %%
 # What the network finds before and after
 # ---------------------------------------
-# A filled outline is a mask, a number its class, in the colour of that class; circles are the true
-# positions.
+# An outline is a mask, a number in a disc a detection, in the colour of its class. On the left, the
+# discs are the truth, which no network was shown.
 COLOURS = plt.get_cmap("tab10").colors
 
 
@@ -103,15 +103,16 @@ def write_class(ax, k, y, x):
     ax.text(x, y, int(k), color="white", weight="bold", ha="center", va="center", bbox=box)
 
 
-shown = [i for i, points in enumerate(data.test_b.points) if len(points) >= 3][:3]
-figure = plt.figure(figsize=(15, 7.2), layout="constrained")
-left, right = figure.subfigures(1, 2, width_ratios=(2, 1.05))
+n_digits = [len(points) for points in data.test_b.points]
+shown = [n_digits.index(n) for n in (1, 2, 3, 4)]  # the first test scenes of so many digits
+figure = plt.figure(figsize=(15, 9), layout="constrained")
+left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
 axes = left.subplots(len(shown), 4)
 titles = [
-    "the scene under A\n(truth)",
-    "the same under B",
-    f"B, naive\nF1 {f1_naive:.2f}",
-    f"B, fine-tuned\nF1 {f1_searched:.2f}",
+    "microscope A\nand the truth",
+    "the same scene\nunder microscope B",
+    f"B, naive\n(F1 {f1_naive:.2f})",
+    f"B, fine-tuned on 36 images\n(F1 {f1_searched:.2f})",
 ]
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title)
@@ -129,12 +130,24 @@ for ax in axes.flat:
 chart = right.subplots()
 chart.axhline(f1_a, color="black", linestyle="--")
 chart.axhline(f1_naive, color="black", linestyle=":")
-greens = plt.get_cmap("viridis_r")(np.linspace(0.15, 0.85, len(DEPTHS)))
-chart.plot(N_IMAGES, [f1["threshold only", n] for n in N_IMAGES], "o-", color="grey")
-for depth, colour in zip(DEPTHS, greens, strict=True):
-    chart.plot(N_IMAGES, [f1[f"depth {depth}", n] for n in N_IMAGES], "o-", color=colour)
-chart.plot(max(N_IMAGES), f1_searched, "*", markersize=16, color="crimson")
-chart.set(xlabel="labelled images of microscope B", xticks=N_IMAGES, ylim=(0, 1))
-chart.set_title("detection F1 on microscope B")
+chart.annotate("on microscope A", (12, f1_a), (0, 5), textcoords="offset points")
+chart.annotate("naive: B as it is", (12, f1_naive), (0, -14), textcoords="offset points")
+lines = {"threshold only": ("thresholds only", "grey")}
+updated = ("linear layer", "+ last depth", "+ last 2 depths", "+ all 4 depths")
+greens = plt.get_cmap("viridis_r")(np.linspace(0.25, 0.85, len(DEPTHS)))
+for depth, words, colour in zip(DEPTHS, updated, greens, strict=True):
+    lines[f"depth {depth}"] = (words, colour)
+for name, (words, colour) in lines.items():
+    values = [f1[name, n] for n in N_IMAGES]
+    chart.plot(N_IMAGES, values, "o-", color=colour)
+    chart.annotate(
+        words, (36, values[-1]), (12, 0), textcoords="offset points", color=colour, va="center"
+    )
+chart.plot(36, f1_searched, "*", markersize=18, color="crimson", label="choice of the grid search")
+chart.legend(loc="lower right", frameon=False)
+chart.set(xlabel="labelled images of microscope B", xticks=N_IMAGES, xlim=(10, 52), ylim=(0, 1))
+chart.set_ylabel("detection F1 on other images of B")
+chart.set_title("how much of the network is adapted to B")
+chart.spines[["top", "right"]].set_visible(False)
 figure.savefig("new_microscope.png", dpi=120)
 plt.show()

@@ -1,6 +1,7 @@
 """Checkpoints: a training that was killed goes on from its last whole epoch."""
 
 import json
+import warnings
 
 import joblib
 import numpy as np
@@ -49,9 +50,10 @@ def training_key(classifier, initial, seed, *data):
         else [fingerprint(part.images), part.indices, part.targets.numpy(), _numpy(part.weights)]
         for part in data
     ]
-    return joblib.hash([parameters, weights, seed, content])
+    return joblib.hash([_VERSION, parameters, weights, seed, content])
 
 
+_VERSION = 1  # to be raised when the same inputs train another network
 _WITHOUT_INFLUENCE = ("threshold", "device", "checkpoint_dir", "callbacks", "verbose")
 
 
@@ -79,7 +81,17 @@ class Checkpoint(Callback):
 
     def __init__(self, path, seed):
         self.path = path
-        self.state = read_tensors(path) if path.exists() else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.state = None
+        if path.exists():
+            try:
+                self.state = read_tensors(path)
+            except ValueError:
+                warnings.warn(
+                    f"The checkpoint {path} is damaged: the training starts anew.",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
         self.seed = seed if self.state is None else self.state["seed"]
 
     def restore_net(self, net):
@@ -115,7 +127,6 @@ class Checkpoint(Callback):
 
     def _write(self, net, history, is_finished):
         on_cuda = torch.device(net.device).type == "cuda"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(
             self.path,
             {
@@ -124,7 +135,7 @@ class Checkpoint(Callback):
                 "module": net.module_.state_dict(),
                 "optimizer": net.optimizer_.state_dict(),
                 "callbacks": {name: _state(callback) for name, callback in net.callbacks_},
-                "history": json.dumps(_without_batches(history), default=float),
+                "history": json.dumps(_without_batches(history), default=_to_json),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(net.device) if on_cuda else None,
             },
@@ -140,6 +151,10 @@ def _state(callback):
 
 def _plain(value):
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _to_json(value):
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _without_batches(history):

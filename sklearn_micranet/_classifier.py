@@ -100,7 +100,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
     fine_tune_depth : int in [0, 4], default=4
         Number of depths, counted from the output, that are updated besides the linear layer:
         with 0 the linear layer only, with 4 everything. Frozen depths keep the statistics of
-        their batch normalisation.
+        their batch normalisation; without `pretrained` they keep random weights.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Probability from which a class is predicted present, for all or for each class. A binary
         problem has one, that of the positive class ``classes_[1]``. Not used when the classes
@@ -117,11 +117,11 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         Folder in which the state of the training is kept, after every epoch. `fit` with the same
         parameters, images and labels goes on after the last whole epoch, and returns at once what
         was finished: a killed training, or grid search, can simply be started again. The state is
-        found by a hash of the parameters, the initial weights, the images and the labels, so that
-        several trainings share a folder.
+        found by a hash of the parameters (an `augmentation` must be picklable), the weights to
+        start from, the images and the labels, so that several trainings share a folder.
     callbacks : list of skorch callbacks, default=None
-        Run in addition to the schedule and early stopping. Their own state is not part of a
-        checkpoint.
+        Run in addition to the schedule and early stopping. Of their state, only that of skorch's
+        schedules, scores and early stopping is part of a checkpoint.
     random_state : int, RandomState instance or None, default=None
         Governs initial weights, validation split, batches, augmentation and dropout. Pass an
         int for reproducible results; ``None`` draws from NumPy's global random state. That of
@@ -292,6 +292,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             If Ctrl-C is pressed. The classifier then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
         """
+        vars(self).pop("weights_metadata_", None)
         X = check_images(self, X, reset=True)
         y = self._check_y(X, y)
         if y.ndim == 2 and y.min() == y.max():
@@ -503,6 +504,11 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()
         weights, metadata = read_weights(path, name=name)
         architecture = architecture_of(weights)
+        if architecture["n_filters"] != self.n_filters:
+            raise ValueError(
+                f"n_filters must be {architecture['n_filters']}, as in {path}. Got "
+                f"{self.n_filters} instead."
+            )
         n_outputs = architecture["n_outputs"]
         if metadata.get("kind", "multilabel" if n_outputs > 1 else "binary") == "multilabel":
             targets = np.zeros((1, n_outputs))
@@ -510,8 +516,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             targets = np.asarray(metadata.get("classes", [0, 1]))
         self._set_targets(targets)
         self.n_channels_in_ = architecture["n_channels"]
-        vars(self).pop("image_shape_", None)
-        vars(self).pop("n_features_in_", None)
+        for name_of_old in ("image_shape_", "n_features_in_", "feature_names_in_"):
+            vars(self).pop(name_of_old, None)
         if metadata.get("image_shape") is not None:
             self.image_shape_ = tuple(metadata["image_shape"])
             self.n_features_in_ = int(np.prod(self.image_shape_))
@@ -635,7 +641,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             callbacks += training_callbacks(self, n_batches, monitor)
         if checkpoint is not None:
             callbacks.append(("checkpoint", checkpoint))
-        self.net_ = NeuralNet(
+        net = NeuralNet(
             MicraNet,
             module__n_channels=self.n_channels_in_,
             module__n_outputs=self._targets.n_outputs,
@@ -657,9 +663,10 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
             **{f"iterator_train__{name}": value for name, value in iteration.items()},
         ).initialize()
         if initial is not None:
-            load_pretrained(self.module_, initial)
-        freeze(self.module_, self.fine_tune_depth)
-        self.module_.to(memory_format=torch.channels_last)
+            load_pretrained(net.module_, initial)
+        freeze(net.module_, self.fine_tune_depth)
+        net.module_.to(memory_format=torch.channels_last)
+        self.net_ = net
 
     def _finish(self):
         """Forget what belongs to one training only, the validation images above all."""

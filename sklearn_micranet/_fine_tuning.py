@@ -23,7 +23,8 @@ def pretrained_weights(pretrained):
         return dict(pretrained)
     estimator = pretrained.estimator if isinstance(pretrained, FrozenEstimator) else pretrained
     if not hasattr(estimator, "net_"):
-        raise NotFittedError(
+        is_network = hasattr(type(estimator), "module_")
+        raise (NotFittedError if is_network else TypeError)(
             "pretrained must be a file, a state dict, or a fitted MicraNetClassifier in a "
             "FrozenEstimator (a clone of a classifier that is not frozen loses its weights). Got "
             f"{pretrained!r} instead."
@@ -33,11 +34,15 @@ def pretrained_weights(pretrained):
 
 def load_pretrained(network, weights):
     """Load trained weights; the linear layer only if it is for as many outputs."""
-    given, needed = (architecture_of(w) for w in (weights, network.state_dict()))
+    try:
+        given = architecture_of(weights)
+    except ValueError as error:
+        raise ValueError(f"pretrained must hold the weights of a MicraNet: {error}") from error
+    needed = architecture_of(network.state_dict())
     for name, of in (("n_filters", "filters at depth 1"), ("n_channels", "channels per image")):
         if given[name] != needed[name]:
             raise ValueError(
-                f"pretrained must be weights for {needed[name]} {of}. Got {given[name]} instead"
+                f"The weights must be for {needed[name]} {of}. Got {given[name]} instead"
                 + (": set n_filters." if name == "n_filters" else ".")
             )
     if given["n_outputs"] != needed["n_outputs"]:

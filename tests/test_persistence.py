@@ -173,7 +173,7 @@ def test_training_goes_on_after_loading(name, fitted, tmp_path):
 
 def test_a_refused_file_is_named_by_what_does_not_fit(fitted, tmp_path):
     fitted["binary"].save_weights(tmp_path / "net.pt")
-    with pytest.raises(ValueError, match=r"3 filters at depth 1\. Got 2 instead: set n_filters"):
+    with pytest.raises(ValueError, match=r"n_filters must be 2, as in .*net.pt. Got 3 instead"):
         small(n_filters=3).load_weights(tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"one number or one per class, 1\. Got the shape \(2,\)"):
         small(threshold=[0.1, 0.2]).load_weights(tmp_path / "net.pt")

@@ -1,0 +1,172 @@
+"""
+White blood cells from labels of crops
+======================================
+
+Stained blood smears are cut into crops, and a network is told of each crop whether a white cell
+reaches into it: whether it holds at least 5 % of the box around one. Where the cells are in whole
+images comes from what it has learned. Crops without a white cell cost nothing to come by, so
+several ratios of positive to negative crops are compared, and a threshold of the colour with them.
+
+Images are split into those to train on, those on which the steps behind the network are chosen, and
+test images, seen only when the table is printed. All networks see the same positive crops and
+the same number of crops in all, so that the ratios differ in nothing else.
+
+Takes the data as an argument, the zip of the BCCD data set with images and boxes.csv. Takes about
+six minutes on two cores::
+
+    python examples/blood_smears.py --data bccd_trainval.zip
+"""
+
+import argparse
+import time
+import zipfile
+from tempfile import TemporaryDirectory
+
+import matplotlib.pyplot as plt
+import numpy as np
+from skimage.color import rgb2hsv
+from skimage.transform import downscale_local_mean
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    HungarianDetector,
+    IntensityScaler,
+    MicraNetClassifier,
+    PCAFeatureMap,
+    ThresholdSegmenter,
+)
+from sklearn_micranet.datasets import extract_crops, read_images
+from sklearn_micranet.metrics import detection_scores
+
+SCALE = 4  # a white cell of 190 px is about 47 px wide in the images used
+MAX_DISTANCE = 20  # px of these, about the radius of a white cell
+MIN_SIZE = 100  # px, the area of a platelet, stained like the nuclei of white cells
+RATIOS = (1, 5, 16)  # negative crops for each positive one
+N_SEEN = 24_000  # crops that each network sees in training, those seen again included
+
+parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+parser.add_argument("--data", required=True, help="zip file with images and boxes.csv")
+parser.add_argument("--figure", default="blood_smears.png", help="where to save the figure")
+parser.add_argument("--seeds", type=int, default=1, help="networks to train for each ratio")
+options = parser.parse_args()
+
+# %%
+# Images, boxes and centres
+# -------------------------
+with TemporaryDirectory() as folder:
+    with zipfile.ZipFile(options.data) as archive:
+        archive.extractall(folder)
+    files = read_images(f"{folder}/images")
+    images = np.stack([downscale_local_mean(i, (SCALE, SCALE, 1)) for i in files.images]) / 255
+    table = np.genfromtxt(
+        f"{folder}/boxes.csv", delimiter=",", names=True, dtype=None, encoding="utf-8"
+    )
+table = table[table["label"] == "WBC"]
+# The first pixel is number 1 in the table, and the last one belongs to the box.
+corners = [table["ymin"] - 1, table["xmin"] - 1, table["ymax"], table["xmax"]]
+corners = np.column_stack(corners) / SCALE
+boxes = [corners[[f"{name}." in file for name in table["image"]]] for file in files.filenames]
+points = [np.insert((b[:, :2] + b[:, 2:]) / 2 - 0.5, 0, 0, axis=1) for b in boxes]
+
+scaled = np.asarray(IntensityScaler(method="standard").fit_transform(images))
+train, valid, test = np.split(np.random.default_rng(0).permutation(len(images)), [180, 230])
+
+
+def cut(indices):
+    crops = extract_crops(scaled[indices], size=48, step=16, boxes=[boxes[i] for i in indices])
+    return np.asarray(crops.images), crops.labels
+
+
+# %%
+# As many positive crops as have 16 negative ones each
+# ----------------------------------------------------
+X, y = cut(train)
+n_positive = np.count_nonzero(y == 0) // max(RATIOS)
+drawn = np.random.default_rng(0).choice(np.flatnonzero(y), n_positive, replace=False)
+used = np.concatenate([drawn, np.flatnonzero(y == 0)])
+X, y = X[used], y[used]
+X_test, y_test = cut(test)
+n_cells = sum(len(points[i]) for i in test)
+print(f"Training crops: {n_positive} positive, {len(y) - n_positive} negative")
+print(f"Test: {len(test)} images, {n_cells} white cells; {y_test.mean():.0%} of crops positive")
+
+# %%
+# A network for each ratio, and the steps behind it chosen on validation images
+# -----------------------------------------------------------------------------
+steps = [
+    ("pca", PCAFeatureMap(rescale="coarse")),
+    ("segment", ThresholdSegmenter(threshold=0.5, min_size=MIN_SIZE)),
+    ("detect", HungarianDetector(max_distance=MAX_DISTANCE)),
+]
+grid = {
+    "pca__layers": [("L5", "L6"), PCAFeatureMap().layers, ("L8",)],
+    "segment__method": ["otsu", "fixed"],
+    "segment__sigma": [None, 3],
+}
+
+
+def train_and_choose(ratio, seed):
+    classifier = MicraNetClassifier(
+        n_filters=8,
+        lr_schedule="cosine",
+        max_epochs=round(N_SEEN / (n_positive * (1 + ratio))),
+        early_stopping=False,
+        validation_fraction=0,
+        augmentation=["flip", "turn"],
+        negatives_per_positive=ratio,
+        random_state=seed,
+    )
+    cam = GradCAMFeatureTransformer(FrozenEstimator(classifier.fit(X, y))).fit(scaled)
+    search = GridSearchCV(Pipeline(steps), grid, cv=2)
+    search.fit(np.asarray(cam.transform(scaled[valid])), [points[i] for i in valid])
+    chosen = ", ".join(str(value) for value in search.best_params_.values())
+    print(f"1:{ratio}, chosen: {chosen}; validation F1 {search.best_score_:.3f}")
+    return Pipeline([("cam", cam), *search.best_estimator_.steps])
+
+
+def row(name, found, numbers=f"{'':22}"):
+    scores = detection_scores([points[i] for i in test], found, max_distance=MAX_DISTANCE)
+    print(f"{name:10} {numbers} {scores.precision:9.3f} {scores.recall:7.3f} {scores.f1:6.3f}")
+
+
+pipes, rows = {}, []
+for ratio in RATIOS:
+    for seed in range(options.seeds):
+        start = time.perf_counter()
+        pipe = train_and_choose(ratio, seed)
+        y_pred = pipe["cam"].estimator_.predict(X_test)
+        accuracy, balanced = np.mean(y_pred == y_test), balanced_accuracy_score(y_test, y_pred)
+        seconds = time.perf_counter() - start
+        rows.append((f"1:{ratio}", pipe, f"{seconds:4.0f} {accuracy:8.3f} {balanced:8.3f}"))
+    pipes[ratio] = pipe
+
+# %%
+# Scores on test images
+# ---------------------
+print("ratio      time, s accuracy balanced precision  recall     F1")
+for name, pipe, numbers in rows:
+    row(name, pipe.predict(scaled[test]), numbers)
+saturation = rgb2hsv(images[test])[:, np.newaxis, ..., 1]
+by_colour = Pipeline(steps[1:]).fit(saturation)
+row("saturation", by_colour.predict(saturation))
+
+# %%
+# What it looks like
+# ------------------
+figure, axes = plt.subplots(3, 4, figsize=(15, 9), layout="constrained")
+feature_maps = pipes[RATIOS[-1]][:2].transform(scaled[test[:3]])
+for k, i in enumerate(test[:3]):
+    for ax, (ratio, pipe) in zip(axes[k], pipes.items(), strict=False):
+        ax.imshow(images[i])
+        ax.plot(*points[i].T[:0:-1], "o", ms=18, mfc="none", mec="lime", mew=2)
+        ax.plot(*pipe.predict(scaled[i : i + 1])[0].T[2:0:-1], "x", c="black", ms=12, mew=3)
+        axes[0, list(pipes).index(ratio)].set_title(f"1:{ratio}")
+    axes[k, 3].imshow(feature_maps[k][0], cmap="magma")
+axes[0, 3].set_title(f"feature map, 1:{RATIOS[-1]}")
+for ax in axes.flat:
+    ax.set(xticks=[], yticks=[])
+figure.savefig(options.figure, dpi=80)
