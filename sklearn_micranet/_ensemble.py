@@ -112,6 +112,13 @@ class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         self : MicraNetEnsemble
+
+        Raises
+        ------
+        TypeError
+            If `estimator` is not a MicraNetClassifier.
+        ValueError
+            If X or y are not as described, or a fold leaves no image of a class to train on.
         """
         if not isinstance(self.estimator, MicraNetClassifier):
             raise TypeError(

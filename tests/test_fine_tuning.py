@@ -202,10 +202,14 @@ def test_weights_of_another_size_are_refused(pretrained, tmp_path):
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_an_unfitted_estimator_is_refused(method):
-    for given in (FrozenEstimator(small()), small(), FrozenEstimator(LogisticRegression())):
+    arguments = {"classes": [0, 1]} if method == "partial_fit" else {}
+    for given, error in (
+        (FrozenEstimator(small()), NotFittedError),
+        (small(), NotFittedError),
+        (FrozenEstimator(LogisticRegression()), TypeError),
+    ):
         classifier = small(pretrained=given)
-        arguments = {"classes": [0, 1]} if method == "partial_fit" else {}
-        with pytest.raises(NotFittedError, match="a fitted MicraNetClassifier in a FrozenEst"):
+        with pytest.raises(error, match="a fitted MicraNetClassifier in a FrozenEst"):
             getattr(classifier, method)(IMAGES, LABELS, **arguments)
 
 

@@ -23,7 +23,7 @@ def expected_failed_checks(estimator):
 
 @parametrize_with_checks(
     [
-        MicraNetClassifier(n_filters=8, max_epochs=6, lr=1e-2),
+        MicraNetClassifier(n_filters=4, max_epochs=6, lr=2e-2),
         MicraNetEnsemble(
             MicraNetClassifier(n_filters=4, max_epochs=4, lr=2e-2), n_estimators=2, random_state=0
         ),
