@@ -26,7 +26,7 @@ from sklearn_micranet import (
 from sklearn_micranet.datasets import make_digit_canvases
 from sklearn_micranet.metrics import detection_scores
 
-N_CLASSES = 5  # the digits 0 to 4: each is on two of five canvases, so that 12 images show them all
+N_CLASSES = 5  # digits 0 to 4: each is on two of five canvases, so that 12 images show all of them
 WRITERS = {"train": slice(0, 1000), "fine-tune": slice(1000, 1350), "test": slice(1350, None)}
 N_IMAGES = (12, 24, 36)
 DEPTHS = (0, 1, 2, 4)

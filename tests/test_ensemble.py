@@ -48,9 +48,7 @@ def make_ensemble(estimator=None, **parameters):
 @pytest.fixture(scope="module")
 def at_odds():
     """Return an ensemble of one sure and two unsure networks for each kind of target."""
-    ensembles = {
-        kind: make_ensemble(n_estimators=3).fit(IMAGES, y) for kind, y in TARGETS.items()
-    }
+    ensembles = {kind: make_ensemble(n_estimators=3).fit(IMAGES, y) for kind, y in TARGETS.items()}
     generator = torch.Generator().manual_seed(0)
     for ensemble in ensembles.values():
         for member, scale in zip(ensemble.estimators_, (8, 0.5, 0.5), strict=True):
