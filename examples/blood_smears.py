@@ -9,11 +9,11 @@ several ratios of positive to negative crops are compared. So is Otsu's threshol
 haematoxylin, hard to beat where a stain was made to tell the cells apart.
 
 Images are split into those to train on, those on which the steps behind the network are chosen, and
-test images, seen only when the table is printed. All networks see the same positive crops and
-the same number of crops in all, so that the ratios differ in nothing else.
+test images, seen only when the table is printed. All networks have the same positive crops and see
+about the same number of crops in all: the more negative ones, the less often each positive one.
 
 Takes the data as an argument, the zip of the BCCD data set with images and boxes.csv. Takes about
-six minutes on two cores::
+five minutes on two cores::
 
     python examples/blood_smears.py --data bccd_trainval.zip
 """
@@ -178,6 +178,7 @@ for ratio, column in zip(RATIOS, axes.T[:-1], strict=True):
     found = pipes[ratio, 0].predict(scaled[test[:3]])
     for ax, i, objects in zip(column, test[:3], found, strict=True):
         ax.imshow(images[i])
+        ax.autoscale(False)  # a circle may reach beyond the border
         for _, y_centre, x_centre in points[i]:
             circle = plt.Circle((x_centre, y_centre), MAX_DISTANCE, fill=False, ec="lime", lw=2)
             ax.add_patch(circle)

@@ -25,20 +25,22 @@ def to_tensor(images, image_shape=None):
     Returns
     -------
     tensor : float32 Tensor of shape (n, n_channels, max(height, 8), max(width, 8))
-        In channels_last layout. Small images are padded with zeros at the bottom and the right.
+        Small images are padded with zeros at the bottom and the right.
     """
     if images.ndim == 2:
         images = images.reshape(len(images), *image_shape)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     with np.errstate(over="ignore"):  # reported below
-        images = np.array(images, dtype=np.float32, order="C")  # torch refuses read-only views
+        # A copy, as torch refuses read-only views, in C order, also of its strides: those of a
+        # single channel would tell torch to use another layout.
+        images = np.array(images.transpose(0, 3, 1, 2), dtype=np.float32, order="C")
     if not np.isfinite(images).all():
         raise ValueError(
             "Images must be finite in float32. Got NaN, infinity or a value too large instead."
         )
-    height, width = images.shape[1:3]
-    tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+    height, width = images.shape[2:]
+    tensor = torch.from_numpy(images)
     if height < MIN_SIZE or width < MIN_SIZE:
         tensor = F.pad(tensor, (0, max(0, MIN_SIZE - width), 0, max(0, MIN_SIZE - height)))
     return tensor

@@ -113,6 +113,10 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         device that supports it. Local maps are always computed in float32.
     device : str or torch.device, default="auto"
         Where to compute. "auto" is CUDA if there is a device, the CPU otherwise.
+    n_threads : int, default=None
+        Number of threads that training on a CPU uses; ``None`` leaves it to torch. The last bits
+        of the weights depend on it. With a number they are the same for every `n_jobs` of
+        scikit-learn, whose processes otherwise get a share of the cores each.
     checkpoint_dir : str or path-like, default=None
         Folder in which the state of the training is kept, after every epoch. `fit` with the same
         parameters, images and labels goes on after the last whole epoch, and returns at once what
@@ -198,6 +202,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         "min_coverage": [Interval(Real, 0, 1, closed="both")],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
+        "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "checkpoint_dir": [str, PathLike, None],
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
@@ -228,6 +233,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         min_coverage=0.0,
         precision="auto",
         device="auto",
+        n_threads=None,
         checkpoint_dir=None,
         callbacks=None,
         random_state=None,
@@ -254,6 +260,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self.min_coverage = min_coverage
         self.precision = precision
         self.device = device
+        self.n_threads = n_threads
         self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
         self.random_state = random_state
@@ -316,7 +323,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self._random_state = np.random.RandomState(seed)
         if valid_data is None:
             data, valid_data = self._split(data, y)
-        with seeded(self._random_state, resolve_device(self.device)):
+        with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             self._initialize_net(loss_weights, initial, data, valid_data, checkpoint)
             try:
                 run_epochs(self.net_, data, self.max_epochs, checkpoint)
@@ -373,7 +380,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
                 'class_weight must hold the weights in partial_fit. Got "balanced" instead, which '
                 "needs the labels of all images."
             )
-        with seeded(self._random_state, resolve_device(self.device)):
+        with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             if first:
                 initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
                 self._initialize_net(class_weights(self.class_weight, self._targets, y), initial)
@@ -525,7 +532,7 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
         # "balanced" would count the labels of a training.
         class_weight = None if self.class_weight == "balanced" else self.class_weight
-        with seeded(self._random_state, resolve_device(self.device)):
+        with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             self._initialize_net(class_weights(class_weight, self._targets, targets), weights)
         self.module_.eval()
         return self
@@ -665,7 +672,8 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         if initial is not None:
             load_pretrained(net.module_, initial)
         freeze(net.module_, self.fine_tune_depth)
-        net.module_.to(memory_format=torch.channels_last)
+        if device.type == "cuda":  # on a CPU it is no faster
+            net.module_.to(memory_format=torch.channels_last)
         self.net_ = net
 
     def _finish(self):

@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, check_memory
 from torch.nn import functional as F
 
+from . import __version__
 from ._batches import equal_sizes, in_fitting_parts, to_tensor
 from ._classifier import MicraNetClassifier
 from ._ensemble import MicraNetEnsemble
@@ -260,7 +261,7 @@ class _Explain:
     @cached_property
     def small_key(self):
         """Hash of all that the maps at each layer's resolution depend on besides the image."""
-        weights = sha256()
+        weights = sha256(__version__.encode())
         for tensor in (t for of_one in self.weights for t in of_one.values()):
             weights.update(np.ascontiguousarray(tensor.numpy(force=True)))
         threshold = np.asarray(self.threshold, dtype=float)

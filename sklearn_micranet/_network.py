@@ -14,10 +14,10 @@ class Depth(nn.Module):
         super().__init__()
         self.conv_a = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
         self.norm_a = nn.BatchNorm2d(n_out)
-        self.relu_a = nn.ReLU()
+        self.relu_a = nn.ReLU(inplace=True)
         self.conv_b = nn.Conv2d(n_out, n_out, kernel_size=3, padding=1)
         self.norm_b = nn.BatchNorm2d(n_out)
-        self.relu_b = nn.ReLU()
+        self.relu_b = nn.ReLU(inplace=True)
 
     def forward(self, x):
         x = self.relu_a(self.norm_a(self.conv_a(x)))

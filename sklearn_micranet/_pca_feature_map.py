@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
+from . import __version__
 from ._lazy_stack import LazyStack
 from ._validation import check_stack, is_ragged
 
@@ -263,7 +264,7 @@ class _Keep:
         function = getattr(self.fuse.step.foreground, "func", self.fuse.step.foreground)
         code = get_func_code(function)[0] if hasattr(function, "__code__") else None
         explained = getattr(self.explain, "key", None)
-        return joblib.hash([explained, parameters, code, self.fuse.indices])
+        return joblib.hash([__version__, explained, parameters, code, self.fuse.indices])
 
     def __call__(self, batch):
         samples = []

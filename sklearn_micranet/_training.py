@@ -207,16 +207,29 @@ def _take_back_epoch(net):
 
 
 @contextmanager
-def seeded(random_state, device):
-    """Seed torch from a RandomState, and leave its global generators as they were."""
+def seeded(random_state, device, n_threads=None):
+    """Seed torch from a RandomState, and leave its global generators as they were.
+
+    Parameters
+    ----------
+    random_state : RandomState instance
+    device : torch.device
+    n_threads : int, default=None
+        Number of CPU threads for as long; None leaves it as it is.
+    """
     devices = [device] if device.type == "cuda" else []
+    n_threads_before = torch.get_num_threads()
     with torch.random.fork_rng(devices):
         seed = random_state.randint(2**31)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
         if devices:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        torch.set_num_threads(n_threads or n_threads_before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads_before)
 
 
 def resolve_device(device):

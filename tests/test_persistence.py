@@ -8,8 +8,10 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_validate
+from skorch.callbacks import Callback
 from torch import nn
 
 import sklearn_micranet
@@ -233,7 +235,7 @@ ALL_NEW = {
 }
 PRINT_HASH = """
 import sys, joblib, torch
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # as conftest.py does
 classifier, X, y = joblib.load(sys.argv[1])
 classifier.fit(X, y)
 state = classifier.module_.state_dict()
@@ -253,20 +255,39 @@ def test_a_fresh_process_trains_the_same_network(tmp_path):
     assert run.stdout.strip() == expected, run.stderr
 
 
+class Threads(Callback):
+    def on_batch_begin(self, net, **kwargs):
+        net.history.record("n_threads", torch.get_num_threads())
+
+
+def test_the_number_of_threads_can_be_fixed():
+    classifier = small(n_threads=1, callbacks=[Threads])
+    fits = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        try:
+            fits.append(clone(classifier).fit(IMAGES, LABELS["two strings"]))
+            assert torch.get_num_threads() == n_threads
+        finally:
+            torch.set_num_threads(1)  # as conftest.py does
+    assert all(set(fit.history_[:, "n_threads"]) == {1} for fit in fits)
+    assert have_equal_weights(*fits)
+    two = clone(classifier).set_params(n_threads=2).fit(IMAGES, LABELS["two strings"])
+    assert set(two.history_[:, "n_threads"]) == {2}
+
+
 @pytest.mark.slow  # two processes that import torch
 def test_processes_train_the_same_networks():
     def estimators(n_jobs):
-        # One thread here, see conftest.py, and there: their number changes the rounding.
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            return cross_validate(
-                small(**ALL_NEW),
-                IMAGES,
-                LABELS["two strings"],
-                cv=2,
-                n_jobs=n_jobs,
-                return_estimator=True,
-                error_score="raise",
-            )["estimator"]
+        return cross_validate(
+            small(**ALL_NEW, n_threads=2),  # neither that of this process nor that of the others
+            IMAGES,
+            LABELS["two strings"],
+            cv=2,
+            n_jobs=n_jobs,
+            return_estimator=True,
+            error_score="raise",
+        )["estimator"]
 
     here, there = estimators(n_jobs=1), estimators(n_jobs=2)
     assert all(have_equal_weights(*pair) for pair in zip(here, there, strict=True))
