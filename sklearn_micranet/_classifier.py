@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
@@ -22,6 +22,7 @@ from ._fine_tuning import freeze, load_pretrained, pretrained_weights, updated_p
 from ._lazy_stack import take
 from ._loss import WeightedLoss, check_sample_weights, class_weights
 from ._network import N_DEPTHS, MicraNet
+from ._network_classifier import NetworkClassifier
 from ._targets import Targets, check_labels, labels_from_masks
 from ._training import (
     draw_negatives,
@@ -36,7 +37,7 @@ from ._validation import are_masks, check_images, check_masks, image_size
 from ._weights import architecture_of, read_weights, write_weights
 
 
-class MicraNetClassifier(ClassifierMixin, BaseEstimator):
+class MicraNetClassifier(NetworkClassifier):
     """Convolutional network that learns which classes an image contains.
 
     MICRA-Net [1]_ is trained on image-level labels only. What it learns on the way, its local
@@ -389,82 +390,6 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         self._finish()
         return self
 
-    def decision_function(self, X):
-        """Return the logits of the classes.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in `fit`; their size may differ from that of the training images and, in
-            a list, from each other.
-
-        Returns
-        -------
-        logits : float32 ndarray of shape (n_samples, n_classes), or (n_samples,) if binary
-        """
-        logits = self._logits(X)
-        return logits[:, 0] if self._targets.kind == "binary" else logits
-
-    def predict_proba(self, X):
-        """Return the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in `decision_function`.
-
-        Returns
-        -------
-        probabilities : float32 ndarray of shape (n_samples, n_classes)
-            In [0, 1]. Rows sum to 1 unless the problem is multi-label.
-        """
-        logits = self._logits(X)
-        return self._targets.probabilities(logits)
-
-    def predict(self, X):
-        """Predict the classes that an image contains.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in `decision_function`.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,), or (n_samples, n_classes) if multi-label
-            Class labels, or an indicator matrix.
-        """
-        check_is_fitted(self)
-        self._targets.check_threshold(self.threshold)  # it may have been set after fit
-        logits = self._logits(X)
-        return self._targets.decode(self._targets.present(logits, self.threshold))
-
-    @property
-    def updated_parameters_(self):
-        return updated_parameters(self.module_)
-
-    def score(self, X, y, sample_weight=None):
-        """Return the accuracy of the predicted labels.
-
-        For multi-label targets this is the share of images whose labels are all right, as
-        everywhere in scikit-learn.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in `decision_function`.
-        y : array-like
-            True labels or masks, as in `fit`.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the images.
-
-        Returns
-        -------
-        score : float
-        """
-        check_is_fitted(self)
-        return super().score(X, self._labels(X, y), sample_weight)
-
     def save_weights(self, path):
         """Write the weights of the network to a file, without pickle.
 
@@ -542,18 +467,16 @@ class MicraNetClassifier(ClassifierMixin, BaseEstimator):
         return self.net_.module_
 
     @property
+    def updated_parameters_(self):
+        return updated_parameters(self.module_)
+
+    @property
     def history_(self):
         rows = self.net_.history
         return History({k: v for k, v in row.items() if k != "batches"} for row in rows)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.classifier_tags.multi_label = True
-        return tags
 
     def _check_y(self, X, y):
         """Validate labels; reduce masks to labels, those of a single class to (n_samples,)."""

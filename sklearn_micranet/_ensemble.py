@@ -3,7 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import MetaEstimatorMixin, _fit_context, clone
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
@@ -12,16 +12,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MicraNetClassifier
 from ._lazy_stack import as_stack
+from ._network_classifier import NetworkClassifier
 from ._targets import Targets
 from ._validation import check_images, is_lazy
 
 
-class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
     """Several networks of different seeds or folds, whose predictions are averaged.
 
-    It can take the place of one classifier: its probabilities are the means of the networks', and
-    in :class:`GradCAMFeatureTransformer` the maps of each network travel on, to be averaged by
-    :class:`PCAFeatureMap` as feature maps, as for the P. vivax images of the paper [1]_.
+    It can take the place of one classifier. Its probabilities are the means of the networks', its
+    decision function their log-odds. In :class:`GradCAMFeatureTransformer` the maps of each network
+    travel on, to be averaged by :class:`PCAFeatureMap` as feature maps, as for the P. vivax images
+    of the paper [1]_.
 
     Parameters
     ----------
@@ -144,73 +146,6 @@ class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         )
         return self
 
-    def decision_function(self, X):
-        """Return the log-odds of the mean probabilities.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in :meth:`MicraNetClassifier.decision_function`.
-
-        Returns
-        -------
-        log_odds : float32 ndarray of shape (n_samples, n_classes), or (n_samples,) if binary
-        """
-        logits = self._logits(X)
-        return logits[:, 0] if self._targets.kind == "binary" else logits
-
-    def predict_proba(self, X):
-        """Return the mean probability of each class.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in :meth:`MicraNetClassifier.decision_function`.
-
-        Returns
-        -------
-        probabilities : float32 ndarray of shape (n_samples, n_classes)
-            In [0, 1].
-        """
-        logits = self._logits(X)
-        return self._targets.probabilities(logits)
-
-    def predict(self, X):
-        """Predict the classes that an image contains.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in :meth:`MicraNetClassifier.decision_function`.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,), or (n_samples, n_classes) if multi-label
-            Class labels, or an indicator matrix.
-        """
-        check_is_fitted(self)
-        self._targets.check_threshold(self.threshold)
-        return self._targets.decode(self._targets.present(self._logits(X), self.threshold))
-
-    def score(self, X, y, sample_weight=None):
-        """Return the accuracy of the predicted labels.
-
-        Parameters
-        ----------
-        X : array-like, or list of n_samples ndarray
-            Images, as in :meth:`MicraNetClassifier.decision_function`.
-        y : array-like
-            True labels or masks.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the images.
-
-        Returns
-        -------
-        score : float
-        """
-        check_is_fitted(self)
-        return super().score(X, self.estimators_[0]._labels(X, y), sample_weight)
-
     @property
     def classes_(self):
         return self.estimators_[0].classes_
@@ -227,15 +162,12 @@ class MicraNetEnsemble(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _targets(self):
         return self.estimators_[0]._targets
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.classifier_tags.multi_label = True
-        return tags
-
     def _logits(self, X):
         check_is_fitted(self)
         return self._targets.mean_logits([member._logits(X) for member in self.estimators_])
+
+    def _labels(self, X, y):
+        return self.estimators_[0]._labels(X, y)
 
 
 def _check_folds(parts, labels, classes):

@@ -220,8 +220,13 @@ def test_ctrl_c_leaves_a_fitted_classifier_and_a_checkpoint_of_the_last_epoch(tm
                 signal.raise_signal(signal.SIGINT)
 
     losses_of_epochs = [3, 1, 2, 2, 2]  # the best is not the last
-    with pytest.raises(KeyboardInterrupt):
-        fit(small(checkpoint_dir=tmp_path, callbacks=[CtrlC()]))
+    # A process started in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(small(checkpoint_dir=tmp_path, callbacks=[CtrlC()]))
+    finally:
+        signal.signal(signal.SIGINT, before)
     stop = Stop(4, error=KeyboardInterrupt, losses=losses_of_epochs)
     interrupted = fit_interrupted(lambda: small(checkpoint_dir=tmp_path / "other"), stop)
     at_best = fit(small(max_epochs=2, early_stopping=False))

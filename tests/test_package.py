@@ -31,6 +31,7 @@ ORDER = [
     "_weights",
     "_fine_tuning",
     "_checkpoint",
+    "_network_classifier",
     "_classifier",
     "_ensemble",
     "_tuned_thresholds_classifier",

@@ -36,7 +36,7 @@ FOLLOWS_THE_THRESHOLD = {
     "check_classifiers_train": "predictions follow the tuned threshold, not a probability of 0.5"
 }
 QUICK_NETWORK = MicraNetClassifier(
-    n_filters=2, max_epochs=3, lr=5e-2, batch_size=16, random_state=0
+    n_filters=4, max_epochs=6, lr=2e-2, batch_size=16, random_state=0
 )
 
 
