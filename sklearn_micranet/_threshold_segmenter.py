@@ -351,7 +351,7 @@ def _above_threshold(feature_map, considered, step, k):
     elif step.method == "learned":
         threshold = step.thresholds_[k]
     else:
-        find = {"otsu": threshold_otsu, "quantile": lambda v: np.quantile(v, step.quantile)}
+        find = {"otsu": threshold_otsu, "quantile": lambda v: _quantile(v, step.quantile)}
         find = step.method if callable(step.method) else find[step.method]
         threshold = find(feature_map[considered] if step.ignore_zeros else feature_map)
         if np.shape(threshold) not in ((), feature_map.shape):
@@ -360,6 +360,16 @@ def _above_threshold(feature_map, considered, step, k):
                 f"shape {np.shape(threshold)} instead. Local thresholds need ignore_zeros=False."
             )
     return (feature_map > threshold) & considered
+
+
+def _quantile(values, quantile):
+    """Return what np.quantile does, several times faster: one partition instead of two."""
+    values = np.ravel(values)
+    position = quantile * (len(values) - 1)
+    k = int(position)
+    values = np.partition(values, k)
+    above = values[k + 1 :].min() if k + 1 < len(values) else values[k]
+    return values[k] + (above - values[k]) * (position - k)
 
 
 def _learn_thresholds(stack, masks, step):

@@ -14,6 +14,7 @@ from sklearn.utils import get_tags
 
 from sklearn_micranet import PCAFeatureMap, ThresholdSegmenter
 from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._threshold_segmenter import _quantile
 from sklearn_micranet.metrics import iou_score
 
 METHODS = ["otsu", "quantile", "fixed", "block_otsu", threshold_li]
@@ -925,3 +926,13 @@ def test_clone_and_pickle():
         np.testing.assert_array_equal(copy.predict(X), segmenter.predict(X))
     lazy = segmenter.transform(LazyStack(X, np.asarray, item_shape=X.shape[1:]))
     np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(lazy))), np.asarray(lazy))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 7, 1000])
+def test_quantiles_are_those_of_numpy(n, dtype):
+    values = np.random.default_rng(n).normal(size=n).astype(dtype)
+    values[: n // 3] = 0  # ties
+    for quantile in (0, 0.2, 0.5, 0.8, 0.99, 1):
+        expected = np.quantile(values, quantile)
+        assert _quantile(values, quantile) == pytest.approx(expected, rel=1e-6, abs=1e-9)

@@ -24,10 +24,10 @@ SETTINGS = {"segment__quantile": np.linspace(0.8, 0.99, 20)}
 
 
 def pipeline(classifier, memory=None):
-    """Return a pipeline of a frozen classifier whose maps are kept in a folder."""
+    """Return a pipeline of a frozen classifier whose feature maps are kept in a folder."""
     return Pipeline(
         [
-            ("cam", GradCAMFeatureTransformer(FrozenEstimator(classifier), memory=memory)),
+            ("cam", GradCAMFeatureTransformer(FrozenEstimator(classifier))),
             ("pca", PCAFeatureMap(memory=memory)),
             ("segment", ThresholdSegmenter(method="quantile")),
         ]

@@ -38,7 +38,7 @@ from sklearn_micranet import GradCAMFeatureTransformer
 from sklearn_micranet._local_maps import FoldedNetwork, forward, local_maps
 
 PRESENT = [1, 4, 7]
-N_IMAGES = 4
+N_IMAGES = 2
 
 
 def relus(network):

@@ -22,7 +22,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn_micranet import GradCAMFeatureTransformer, PCAFeatureMap, ThresholdSegmenter
 
 PRESENT = [1, 4, 7]
-N_IMAGES = 4
+N_IMAGES = 2
 
 
 def research_style(local_maps):
