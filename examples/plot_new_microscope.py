@@ -137,12 +137,12 @@ updated = ("linear layer", "+ last depth", "+ last 2 depths", "+ all 4 depths")
 greens = plt.get_cmap("viridis_r")(np.linspace(0.25, 0.85, len(DEPTHS)))
 for depth, words, colour in zip(DEPTHS, updated, greens, strict=True):
     lines[f"depth {depth}"] = (words, colour)
-for name, (words, colour) in lines.items():
-    values = [f1[name, n] for n in N_IMAGES]
-    chart.plot(N_IMAGES, values, "o-", color=colour)
-    chart.annotate(
-        words, (36, values[-1]), (12, 0), textcoords="offset points", color=colour, va="center"
-    )
+label = 0
+for name in sorted(lines, key=lambda name: f1[name, 36]):
+    words, colour = lines[name]
+    chart.plot(N_IMAGES, [f1[name, n] for n in N_IMAGES], "o-", color=colour)
+    label = max(label + 0.025, f1[name, 36])  # words do not overlap
+    chart.text(37, label, words, color=colour, va="center")
 chart.plot(36, f1_searched, "*", markersize=18, color="crimson", label="choice of the grid search")
 chart.legend(loc="lower right", frameon=False)
 chart.set(xlabel="labelled images of microscope B", xticks=N_IMAGES, xlim=(10, 52), ylim=(0, 1))

@@ -381,6 +381,7 @@ OTHER_PARAMETERS = {
     "fine_tune_depth": 2,
     "min_coverage": 0.1,
     "precision": "bfloat16",
+    "n_threads": 1,
     "random_state": 1,
 }
 WITHOUT_INFLUENCE = {
