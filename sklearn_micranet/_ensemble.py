@@ -38,7 +38,7 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         Mean probability from which a class is predicted present, as in
         :class:`MicraNetClassifier`. The thresholds of the single networks are not used.
     n_jobs : int, default=None
-        Number of networks that are trained at a time, as processes; see :term:`n_jobs`.
+        Number of networks that are trained at a time, as in :class:`joblib.Parallel`.
     random_state : int, RandomState instance or None, default=None
         Governs the seeds of the networks.
 
