@@ -61,9 +61,14 @@ def _fold(weights, layer):
     bias = (of("conv", "bias") - of("norm", "running_mean")) * scale + of("norm", "bias")
     dtype = weights["linear.weight"].dtype
     weight, bias = weight.to(dtype), bias.to(dtype)
-    layout = {"memory_format": torch.channels_last}
     transposed = weight.flip(2, 3).transpose(0, 1)
-    return _Convolution(weight.contiguous(**layout), bias, transposed.contiguous(**layout))
+    return _Convolution(_channels_last(weight), bias, _channels_last(transposed))
+
+
+def _channels_last(x):
+    # Tensor.contiguous leaves a tensor of one channel as it is, and what is convolved with it is
+    # then not in channels_last layout.
+    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
 _EPSILON = nn.BatchNorm2d(1).eps
@@ -74,6 +79,7 @@ class Forward(NamedTuple):
 
     activations: list[torch.Tensor]  # L1 to L8, (n_samples, n_filters, height, width) each
     pooled: list[torch.Tensor]  # after each of the three max-poolings
+    origins: list[torch.Tensor]  # where their maxima come from, as flat indices
     features: torch.Tensor  # global maxima of L8, (n_samples, n_filters)
     peaks: torch.Tensor  # where they are, as flat indices
     logits: torch.Tensor  # (n_samples, n_outputs)
@@ -92,10 +98,10 @@ def forward(folded, images):
     -------
     passed : Forward
     """
-    activations, pooled = _activations(folded, images)
+    activations, pooled, origins = _activations(folded, images)
     features, peaks = activations[-1].flatten(2).max(dim=2)
     logits = F.linear(features, *folded.linear)
-    return Forward(activations, pooled, features, peaks, logits)
+    return Forward(activations, pooled, origins, features, peaks, logits)
 
 
 @torch.no_grad()
@@ -127,37 +133,31 @@ def local_maps(folded, passed, pairs):
 
 
 def _activations(folded, images):
-    """Return the eight activations and the three pooled ones."""
-    x = images.contiguous(memory_format=torch.channels_last)
-    activations, pooled = [], []
+    """Return the eight activations, the three pooled ones and where their maxima come from."""
+    x = _channels_last(images)
+    activations, pooled, origins = [], [], []
     for i, convolution in enumerate(folded.convolutions):
         x = F.conv2d(x, convolution.weight, convolution.bias, padding=1).relu_()
         activations.append(x)
         if i % 2 and i < 2 * N_DEPTHS - 1:
-            x = F.max_pool2d(x, 2)
+            x, origin = F.max_pool2d(x, 2, return_indices=True)
             pooled.append(x)
-    return activations, pooled
-
-
-def _switches(x, pooled):
-    """For each of the 4 pixels of a 2x2 window: 1 where it is the first positive maximum."""
-    height, width = pooled.shape[2] * 2, pooled.shape[3] * 2
-    free = pooled > 0  # windows whose maximum is still to be met; a zero maximum passes no gradient
-    switches = []
-    for row in (0, 1):
-        for column in (0, 1):
-            met = (x[:, :, row:height:2, column:width:2] == pooled).logical_and_(free)
-            free = free.logical_xor_(met)
-            switches.append(met.to(x.dtype))
-    return switches
+            origins.append(origin)
+    return activations, pooled, origins
 
 
 def _mean_gradients(folded, passed, image, linear_weight):
     """Equation (1) for each pair: eight tensors of shape (n_pairs, n_filters_l)."""
-    activations, pooled, features, peaks, _ = passed
+    activations, pooled, origins, features, peaks, _ = passed
 
     def per_pair(x):
-        return x if len(x) == 1 else x[image]  # a single image is broadcast instead of copied
+        # A single image is broadcast instead of copied.
+        return x.expand(len(image), *x.shape[1:]) if len(x) == 1 else x[image]
+
+    def through_relu_(gradient, activation):
+        torch.ops.aten.threshold_backward.grad_input(
+            gradient, per_pair(activation), 0, grad_input=gradient
+        )
 
     n_pixels = [activation.shape[2] * activation.shape[3] for activation in activations]
     alphas = [None] * len(activations)
@@ -170,15 +170,16 @@ def _mean_gradients(folded, passed, image, linear_weight):
     )
     for first in (6, 4, 2):  # index of the first layer of a depth; `gradient` is the one there
         alphas[first] = gradient.mean(dim=(2, 3))
-        gradient *= per_pair((activations[first] > 0).to(gradient.dtype))
+        through_relu_(gradient, activations[first])
         gradient = F.conv2d(gradient, folded.convolutions[first].transposed, padding=1)
         alphas[first - 1] = gradient.sum(dim=(2, 3)) / n_pixels[first - 1]
+        # A maximum of zero passes no gradient on.
+        through_relu_(gradient, pooled[first // 2 - 1])
+        origin = per_pair(origins[first // 2 - 1])
         if first > 2:
-            last = activations[first - 1]  # of the depth before
-            switches = [per_pair(mask) for mask in _switches(last, pooled[first // 2 - 1])]
-            gradient = _unpool(gradient, switches, last.shape[2:])
+            gradient = F.max_unpool2d(gradient, origin, 2, output_size=activations[first - 1].shape)
             gradient = F.conv2d(gradient, folded.convolutions[first - 1].transposed, padding=1)
-    sums = _tap_sums(gradient, activations[1], pooled[0], per_pair)
+    sums = _tap_sums(gradient, origin, activations[1].shape[2:])
     alphas[0] = torch.einsum("poyx,oiyx->pi", sums, folded.convolutions[1].weight) / n_pixels[0]
     return alphas
 
@@ -200,23 +201,7 @@ def _gradient_at_l7(kernel, coefficients, peaks, size):
     return gradient.permute(0, 3, 1, 2)
 
 
-def _unpool(gradient, switches, size):
-    """Put the gradient of pooled pixels back where the maxima came from."""
-    height, width = gradient.shape[2] * 2, gradient.shape[3] * 2
-    full = torch.empty(
-        (*gradient.shape[:2], *size),
-        dtype=gradient.dtype,
-        device=gradient.device,
-        memory_format=torch.channels_last,
-    )
-    full[:, :, height:] = 0  # a last odd row or column is not pooled
-    full[:, :, :, width:] = 0
-    for i, mask in enumerate(switches):
-        torch.mul(gradient, mask, out=full[:, :, i // 2 : height : 2, i % 2 : width : 2])
-    return full
-
-
-def _tap_sums(gradient, activation, pooled, per_pair):
+def _tap_sums(gradient, origin, size):
     """Sum the gradient before pooling over the pixels that each tap of a 3x3 kernel reaches.
 
     A tap that looks one row up reaches all rows but the first, and so on: the sum over all pixels,
@@ -226,33 +211,29 @@ def _tap_sums(gradient, activation, pooled, per_pair):
     ----------
     gradient : Tensor of shape (n_pairs, n_filters, height // 2, width // 2)
         Gradient at the pooled activation. It is never put back to full size.
-    activation, pooled : Tensor
-        Before and after pooling.
-    per_pair : callable
-        Repeats what belongs to an image for each of its pairs.
+    origin : Tensor of int of the same shape
+        Where its pixels come from, as flat indices before pooling.
+    size : tuple of int
+        Height and width before pooling.
 
     Returns
     -------
     sums : Tensor of shape (n_pairs, n_filters, 3, 3)
     """
-    total = (gradient * per_pair((pooled > 0).to(gradient.dtype))).sum(dim=(2, 3))
+    height, width = size
     edges = {0: slice(0, 1), 1: slice(None), 2: slice(-1, None)}  # of pooled rows or columns
 
     def edge_sum(row, column):
         # The sum over the first (0), the last (2) or every (1) row and column before pooling.
-        for k, n in ((row, activation.shape[2]), (column, activation.shape[3])):
-            if k == 2 and n % 2:
-                return 0  # a last odd row or column is not pooled
-        part = edges[row], edges[column]
-        windows = tuple(slice(s.start and 2 * s.start, s.stop and 2 * s.stop) for s in part)
-        before = activation[..., : 2 * pooled.shape[2], : 2 * pooled.shape[3]][..., *windows]
-        on_edge = sum(
-            switch
-            for i, switch in enumerate(_switches(before, pooled[..., *part]))
-            if row in (1, 2 * (i // 2)) and column in (1, 2 * (i % 2))
-        )
-        return (gradient[..., *part] * per_pair(on_edge)).sum(dim=(2, 3))
+        part = ..., edges[row], edges[column]
+        edge, source = gradient[part], origin[part]
+        if row != 1:  # a last odd row is not pooled: nothing comes from it
+            edge = edge * (source // width == (0 if row == 0 else height - 1))
+        if column != 1:
+            edge = edge * (source % width == (0 if column == 0 else width - 1))
+        return edge.sum(dim=(2, 3))
 
+    total = edge_sum(1, 1)
     rows = {k: edge_sum(k, 1) for k in (0, 2)} | {1: 0}
     columns = {k: edge_sum(1, k) for k in (0, 2)} | {1: 0}
     sums = [
@@ -265,9 +246,9 @@ def _tap_sums(gradient, activation, pooled, per_pair):
 
 def _weighted_sum(alpha, activation, image):
     """Equation (2): shape (n_pairs, height, width)."""
+    if len(activation) == 1:
+        # Contiguous, since what reads a map reads it whole.
+        return F.conv2d(activation, alpha[:, :, None, None])[0].contiguous()
     flat = activation.permute(0, 2, 3, 1).flatten(1, 2)  # a view, in channels_last layout
-    if len(flat) == 1:
-        maps = alpha @ flat[0].T
-    else:
-        maps = torch.bmm(flat[image], alpha[:, :, None])[:, :, 0]
+    maps = torch.bmm(flat[image], alpha[:, :, None])[:, :, 0]
     return maps.unflatten(1, activation.shape[2:])
