@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from ._allocation import freed_memory_kept
 from ._batches import n_negatives
 
 WARM_UP_SHARE = 0.1  # of all steps
@@ -164,7 +165,8 @@ def run_epochs(net, dataset, n_epochs, checkpoint=None):
     net.notify("on_train_begin", X=dataset, y=None)
     interruption = None
     try:
-        net.fit_loop(dataset, epochs=n_epochs)
+        with freed_memory_kept():
+            net.fit_loop(dataset, epochs=n_epochs)
     except KeyboardInterrupt as error:
         behind = _behind_early_stopping(net)
         if behind is None:

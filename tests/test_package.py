@@ -23,6 +23,7 @@ ORDER = [
     "_validation",
     "_intensity_scaler",
     "_network",
+    "_allocation",
     "_batches",
     "_targets",
     "_training",

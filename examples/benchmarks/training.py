@@ -1,10 +1,12 @@
 """One training epoch: ours against a plain torch loop of the same network, batch and data.
 
-16 images of 256 x 256 px, the default network, float32; skorch's bookkeeping included. The plain
+64 images of 256 x 256 px, the default network, float32; skorch's bookkeeping included. The plain
 loop trains the same module on tensors that are ready. Exits with 1 unless an epoch of
-`MicraNetClassifier` takes at most 1.1 times one of the plain loop. (A channels-last layout was no
-faster on a CPU.) With ``--device cuda`` it trains there, on 1,024 images, and compares with
-bfloat16 too.
+`MicraNetClassifier` takes at most 0.9 times one of the plain loop: it keeps the memory of freed
+tensors for the next ones. (A channels-last layout was no faster on a CPU.)
+
+With ``--device cuda`` it trains there, on 1,024 images, compares with bfloat16 too, and the claim
+is 1.1 times a plain loop.
 
 Run with ``python examples/benchmarks/training.py``.
 """
@@ -35,7 +37,7 @@ def plain_loop(network, optimizer, images, targets):
 
 
 def main(device, n_rounds):
-    n_images = 1024 if device == "cuda" else 16
+    n_images = 1024 if device == "cuda" else 64
     rng = np.random.default_rng(0)
     images = rng.random((n_images, SIZE, SIZE), dtype=np.float32)
     labels = rng.integers(0, 2, (n_images, N_CLASSES))
@@ -53,7 +55,8 @@ def main(device, n_rounds):
     print(f"one epoch of {n_images} images:")
     seconds = side_by_side(contenders, n_rounds)
     to_plain = ratio(seconds, "ours, float32", "plain torch")
-    return verdict({f"{to_plain:.2f} times a plain loop (claim: 1.1)": to_plain <= 1.1})
+    claim = 0.9 if device == "cpu" else 1.1
+    return verdict({f"{to_plain:.2f} times a plain loop (claim: {claim})": to_plain <= claim})
 
 
 if __name__ == "__main__":
