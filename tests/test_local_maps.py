@@ -22,16 +22,17 @@ def assert_maps_equal(actual, expected, relative):
         assert_close(one.double(), other, rtol=0, atol=atol, msg=lambda m, i=layer: f"L{i}: {m}")
 
 
+@pytest.mark.parametrize("n_images", [1, 3])
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_equal_the_equations(n_channels, size, dtype, relative):
+def test_equal_the_equations(n_images, n_channels, size, dtype, relative):
     network = random_network(n_channels).to(dtype)
-    images = torch.rand(3, n_channels, *size, dtype=dtype)
+    images = torch.rand(n_images, n_channels, *size, dtype=dtype)
 
     pairs, maps = explain(FoldedNetwork(network.state_dict()), images, every_pair)
 
-    assert pairs.tolist() == [[i, c] for i in range(3) for c in range(3)]
+    assert pairs.tolist() == [[i, c] for i in range(n_images) for c in range(3)]
     assert all(m.dtype == dtype for m in maps)
     expected = [m.flatten(0, 1) for m in reference_maps(network, images)]
     assert_maps_equal(maps, expected, relative)
@@ -64,11 +65,12 @@ def test_only_selected_pairs_are_computed():
     assert_maps_equal(maps, [m[selected] for m in reference_maps(network, images)], 1e-5)
 
 
-def test_no_pair_selected():
+@pytest.mark.parametrize("n_images", [1, 2])
+def test_no_pair_selected(n_images):
     shapes = [(20, 26), (20, 26), (10, 13), (10, 13), (5, 6), (5, 6), (2, 3), (2, 3)]
     pairs, maps = explain(
         FoldedNetwork(random_network().state_dict()),
-        torch.rand(2, 1, 20, 26),
+        torch.rand(n_images, 1, 20, 26),
         lambda logits: logits > torch.inf,
     )
     assert pairs.shape == (0, 2)

@@ -21,21 +21,24 @@ def print_machine(*packages, device="cpu"):
     print(f"{platform.machine()}, {name}, {torch.get_num_threads()} threads; {versions}")
 
 
-def side_by_side(contenders, n_rounds=5):
-    """Time contenders in turns, so that all meet the same noise, after a warm-up.
+def side_by_side(contenders, n_rounds=5, *, warm_up=True):
+    """Time contenders in turns, so that all meet the same noise.
 
     Parameters
     ----------
     contenders : dict of str to callable
     n_rounds : int
+    warm_up : bool
+        Run each once before.
 
     Returns
     -------
     seconds : dict of str to list of n_rounds float
     """
     seconds = {name: [] for name in contenders}
-    for run in contenders.values():
-        run()
+    if warm_up:
+        for run in contenders.values():
+            run()
     for _ in range(n_rounds):
         for name, run in contenders.items():
             start = perf_counter()
