@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from torch.nn import functional as F
 
 from . import __version__
-from ._allocation import freed_memory_kept
 from ._batches import equal_sizes, in_fitting_parts, to_tensor
 from ._classifier import MicraNetClassifier
 from ._ensemble import MicraNetEnsemble
@@ -283,7 +282,6 @@ class _Explain:
         lazily_made = ("folded", "cached")
         return {k: v for k, v in vars(self).items() if k not in lazily_made}
 
-    @freed_memory_kept()
     def __call__(self, batch):
         if not isinstance(batch, list):
             return in_fitting_parts(self._explain, batch)

@@ -246,7 +246,7 @@ def _tap_sums(gradient, origin, size):
 
 def _weighted_sum(alpha, activation, image):
     """Equation (2): shape (n_pairs, height, width)."""
-    if len(activation) == 1 and len(alpha):
+    if len(activation) == 1 and len(alpha):  # a convolution has one filter at least
         # Contiguous, since what reads a map reads it whole.
         return F.conv2d(activation, alpha[:, :, None, None])[0].contiguous()
     flat = activation.permute(0, 2, 3, 1).flatten(1, 2)  # a view, in channels_last layout
