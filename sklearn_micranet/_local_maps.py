@@ -210,7 +210,7 @@ def _tap_sums(gradient, origin, size):
     Parameters
     ----------
     gradient : Tensor of shape (n_pairs, n_filters, height // 2, width // 2)
-        Gradient at the pooled activation. It is never put back to full size.
+        Gradient at the pooled activation, 0 where that is 0. It is never put back to full size.
     origin : Tensor of int of the same shape
         Where its pixels come from, as flat indices before pooling.
     size : tuple of int
