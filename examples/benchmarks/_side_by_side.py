@@ -1,7 +1,10 @@
 """What the benchmarks share: contenders timed in turns, and claims that can fail."""
 
 import platform
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
 
@@ -47,6 +50,42 @@ def side_by_side(contenders, n_rounds=5, *, warm_up=True):
     for name, runs in seconds.items():
         print(f"{name:24} median {median(runs):8.3f} s ({min(runs):.3f} to {max(runs):.3f})")
     return seconds
+
+
+@contextmanager
+def in_processes(prepare, names):
+    """Give each contender a process of its own.
+
+    Memory that one has freed, or returned to the system, would change the time of the next.
+
+    Parameters
+    ----------
+    prepare : callable
+        Called with a name, in the process, it returns what to run there. It can be pickled.
+    names : iterable of str
+
+    Yields
+    ------
+    contenders : dict of str to callable
+    """
+    with ExitStack() as stack:
+        contenders = {}
+        for name in names:
+            executor = ProcessPoolExecutor(
+                1, get_context("spawn"), initializer=_prepare, initargs=(prepare, name)
+            )
+            stack.enter_context(executor)
+            contenders[name] = lambda executor=executor: executor.submit(_run).result()
+        yield contenders
+
+
+def _prepare(prepare, name):
+    global run
+    run = prepare(name)
+
+
+def _run():
+    run()  # what it returns stays in the process
 
 
 def ratio(seconds, one, other):

@@ -14,13 +14,19 @@ Run with ``python examples/benchmarks/training.py``.
 
 import argparse
 import sys
-from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import torch
-from _side_by_side import N_CLASSES, SIZE, print_machine, ratio, side_by_side, verdict
+from _side_by_side import (
+    N_CLASSES,
+    SIZE,
+    in_processes,
+    print_machine,
+    ratio,
+    side_by_side,
+    verdict,
+)
 
 from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._network import MicraNet
@@ -41,8 +47,7 @@ def plain_loop(network, optimizer, images, targets):
 
 
 def prepare(contender, device):
-    """Make `epoch` train that contender, in this process."""
-    global epoch
+    """Return what trains that contender for an epoch."""
     n_images = 1024 if device == "cuda" else 64
     rng = np.random.default_rng(0)
     images = rng.random((n_images, SIZE, SIZE), dtype=np.float32)
@@ -52,23 +57,15 @@ def prepare(contender, device):
         optimizer = torch.optim.Adam(network.parameters())
         images = torch.from_numpy(images)[:, None].to(device)
         labels = torch.from_numpy(labels).float().to(device)
-        epoch = partial(plain_loop, network, optimizer, images, labels)
-    else:
-        ours = MicraNetClassifier(batch_size=BATCH_SIZE, device=device, precision=contender)
-        epoch = partial(ours.partial_fit, images, labels)
-
-
-def run_epoch():
-    epoch()
+        return partial(plain_loop, network, optimizer, images, labels)
+    ours = MicraNetClassifier(batch_size=BATCH_SIZE, device=device, precision=contender)
+    return partial(ours.partial_fit, images, labels)
 
 
 def main(device, n_rounds):
     print_machine("skorch", device=device)
-    with ExitStack() as stack:
-        contenders = {}
-        for name in ["plain torch", "float32"] + (["bfloat16"] if device == "cuda" else []):
-            process = stack.enter_context(get_context("spawn").Pool(1, prepare, (name, device)))
-            contenders[name] = partial(process.apply, run_epoch)
+    names = ["plain torch", "float32"] + (["bfloat16"] if device == "cuda" else [])
+    with in_processes(partial(prepare, device=device), names) as contenders:
         seconds = side_by_side(contenders, n_rounds)
     to_plain = ratio(seconds, "float32", "plain torch")
     claim = 0.9 if device == "cpu" else 1.1
