@@ -52,7 +52,7 @@ def extract_crops(
             (n_images, height, width, n_channels), or sequence of such images
         Images may differ in size. Memory-mapped arrays, Zarr and HDF5 data sets, Dask arrays and
         lazy stacks are read crop by crop, when the crops are read; images from files
-        (:func:`read_images`) are decoded once per batch of 32 crops.
+        (:func:`read_images`) are decoded once per batch of 32 crops that shows them.
     size : int or (int, int)
         Height and width of a crop, px.
     step : int or (int, int), default=None

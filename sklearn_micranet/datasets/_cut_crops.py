@@ -55,15 +55,16 @@ class CutCrops:
         self.image_shapes = image_shapes
 
     def __call__(self, positions):
-        crops, opened = [], None
-        for index, *corner in positions.tolist():
+        crops, opened = [None] * len(positions), None
+        for place in np.argsort(positions[:, 0], kind="stable"):  # opens each image once
+            index, *corner = positions[place].tolist()
             if index != opened:
                 image, opened = OneImage(self.images, index), index
             rows, columns = map(_visible, corner, self.size, self.image_shapes[index])
             block = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             if (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) != self.size:  # mirrored
                 block = block[np.ix_(rows - rows.min(), columns - columns.min())]
-            crops.append(block)
+            crops[place] = block
         return np.stack(crops)
 
 

@@ -1,5 +1,6 @@
 """Data folder, digest-checked downloads and safe unpacking, shared by all fetchers."""
 
+import gzip
 import os
 import shutil
 import tarfile
@@ -16,6 +17,17 @@ ENVIRONMENT_VARIABLE = "SKLEARN_MICRANET_DATA"
 
 # Seconds to wait before each attempt when a connection fails or breaks.
 ATTEMPT_WAITS = (0, 1, 3)
+
+# What reading a damaged or wrong file raises.
+DAMAGE = (
+    EOFError,
+    LookupError,
+    ValueError,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _USER = 4  # stack level: fetch_file, the fetcher, its parameter validation, the user
 
@@ -152,20 +164,15 @@ def unpack_files(archive, remote, names):
         If the archive is damaged, lacks a file, or the disk is full.
     """
     missing = {name: archive.parent / PurePosixPath(name).name for name in names}
-    with explained_failure(remote, archive):
-        try:
-            with tarfile.open(archive) as members:
-                for member in members:
-                    name = "/".join(PurePosixPath(member.name).parts[-2:])
-                    if member.isfile() and name in missing:
-                        with atomic_path(missing.pop(name)) as part, part.open("wb") as target:
-                            shutil.copyfileobj(members.extractfile(member), target)
-        except (EOFError, tarfile.TarError, zlib.error) as error:
-            raise OSError(
-                f"{archive} is damaged ({error}): delete it and {_digest_path(archive).name}"
-            ) from error
+    with explained_damage(remote, archive):
+        with tarfile.open(archive) as members:
+            for member in members:
+                name = "/".join(PurePosixPath(member.name).parts[-2:])
+                if member.isfile() and name in missing:
+                    with atomic_path(missing.pop(name)) as part, part.open("wb") as target:
+                        shutil.copyfileobj(members.extractfile(member), target)
         if missing:
-            raise OSError(f"{archive} holds no {', '.join(missing)}")
+            raise LookupError(f"it holds no {', '.join(missing)}")
 
 
 def place_of(remote, data_home):
@@ -211,6 +218,21 @@ def explained_failure(remote, path):
             f"another folder with data_home or the environment variable {ENVIRONMENT_VARIABLE}; "
             "or download that address by hand, save it at that place and call again."
         ) from error
+
+
+@contextmanager
+def explained_damage(remote, archive):
+    """Turn what a damaged or wrong archive leads its reader to into an explained OSError.
+
+    A digest that nobody published is forgotten, so that the right archive is not refused later.
+    """
+    with explained_failure(remote, archive):
+        try:
+            yield
+        except DAMAGE as error:
+            if remote.sha256 is None:
+                _digest_path(archive).unlink(missing_ok=True)
+            raise OSError(f"it is damaged or the wrong file ({error}): delete it") from error
 
 
 def _data_home_path(data_home):

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sklearn_micranet.datasets import _registry
-from sklearn_micranet.datasets._download import FETCH_PARAMETERS, fetch_file
+from sklearn_micranet.datasets._download import FETCH_PARAMETERS, explained_damage, fetch_file
 from sklearn_micranet.datasets._zipped_images import zipped_images
 
 DESCR = """\
@@ -101,7 +101,7 @@ def fetch_cell_tracking(
     Raises
     ------
     OSError
-        If the archive cannot be had.
+        If the archive cannot be had, is damaged or lacks a file.
     ValueError
         If a parameter has no legal value, or the cell line has no such masks.
 
@@ -112,13 +112,17 @@ def fetch_cell_tracking(
     >>> images = cells.images[cells.complete]  # doctest: +SKIP
     >>> masks = cells.masks[cells.complete]  # doctest: +SKIP
     """
+    remote = _registry.CELL_TRACKING[subset][name]
     archive = fetch_file(
-        _registry.CELL_TRACKING[subset][name],
+        remote,
         data_home=data_home,
         download_if_missing=download_if_missing,
         progressbar=progressbar,
     )
-    images = _members(archive, rf"{name}/(\d\d)/t(\d+)\.tif")
+    with explained_damage(remote, archive):
+        images = _members(archive, rf"{name}/(\d\d)/t(\d+)\.tif")
+        if not images:
+            raise LookupError(f"it holds no frame of {name}")
     keys = sorted(images)
     masks = complete = None
     if subset == "train" and truth is not None:
@@ -130,6 +134,9 @@ def fetch_cell_tracking(
                 f"truth must be one that {name} has. Got {truth!r} instead, of which its archive "
                 "holds no mask. Try another truth."
             )
+        if lacking := [key for key in keys if key not in tracks]:
+            with explained_damage(remote, archive):
+                raise LookupError(f"it holds no tracks of (sequence, frame) {lacking}")
         masks = zipped_images(archive, [masks[key] for key in keys])
         tracks = zipped_images(archive, [tracks[key] for key in keys])
         complete = np.array(

@@ -1,6 +1,7 @@
 """STED images of F-actin in neurons, with outlines of two nanostructures."""
 
 from functools import partial
+from pathlib import PurePosixPath
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -110,9 +111,8 @@ def fetch_f_actin(
     True
     """
     h5py = import_extra("h5py", "hdf5")  # before gigabytes are downloaded in vain
-    folder = place_of(_registry.F_ACTIN, data_home).parent
-    paths = {name: folder / file.rpartition("/")[2] for name, file in _FILES.items()}
-    if not all(path.exists() for path in paths.values()):
+    path = place_of(_registry.F_ACTIN, data_home).with_name(PurePosixPath(_FILES[subset]).name)
+    if not path.exists():
         archive = fetch_file(
             _registry.F_ACTIN,
             data_home=data_home,
@@ -120,7 +120,6 @@ def fetch_f_actin(
             progressbar=progressbar,
         )
         unpack_files(archive, _registry.F_ACTIN, _FILES.values())
-    path = paths[subset]
     with h5py.File(path) as file:
         dtype = next(iter(file.values()))["data"].dtype
         places = [

@@ -1,5 +1,7 @@
 """Handwritten digits, alone and scattered over canvases."""
 
+import warnings
+
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
@@ -8,6 +10,7 @@ from sklearn_micranet._lazy_stack import LazyStack
 from sklearn_micranet.datasets import _registry
 from sklearn_micranet.datasets._digit_canvases import make_digit_canvases
 from sklearn_micranet.datasets._download import (
+    DAMAGE,
     ENVIRONMENT_VARIABLE,
     FETCH_PARAMETERS,
     atomic_path,
@@ -49,6 +52,7 @@ doi:10.1038/s42256-022-00472-w
 
 _N_CANVASES = {"train": 2000, "validation": 1000, "test": 1000}
 _SEEDS = {"train": 0, "validation": 1, "test": 2}
+_ARRAYS = ("images", "labels", "masks", "points", "n_points")
 _RECIPE = 1  # part of the cached file's name: to be raised when canvases are drawn otherwise
 
 
@@ -174,6 +178,11 @@ def fetch_modified_mnist(
     OSError
         If MNIST cannot be had, or the canvases cannot be kept.
 
+    Warns
+    -----
+    UserWarning
+        If the file of the canvases is damaged, so that they are generated again.
+
     Examples
     --------
     >>> from sklearn_micranet.datasets import fetch_modified_mnist
@@ -182,7 +191,9 @@ def fetch_modified_mnist(
     (100, 10, 256, 256)
     """
     path = place_of(_registry.MNIST, data_home).with_name(f"modified_{subset}_{_RECIPE}.npz")
-    if not path.exists():
+    names = ["images", "labels"] if return_X_y else _ARRAYS
+    arrays = _load(path, names)
+    if arrays is None:
         mnist = fetch_mnist(
             subset="test" if subset == "test" else "train",
             data_home=data_home,
@@ -190,11 +201,10 @@ def fetch_modified_mnist(
             progressbar=progressbar,
         )
         _generate(path, subset, mnist)
-    with np.load(path) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
-        if return_X_y:
-            return images, labels
-        masks, points, n_points = arrays["masks"], arrays["points"], arrays["n_points"]
+        arrays = _load(path, names)
+    if return_X_y:
+        return tuple(arrays)
+    images, labels, masks, points, n_points = arrays
     return Bunch(
         images=images,
         labels=labels,
@@ -204,6 +214,17 @@ def fetch_modified_mnist(
         points=np.split(points, np.cumsum(n_points)[:-1]),
         DESCR=MODIFIED_DESCR,
     )
+
+
+def _load(path, names):
+    """Return some arrays of the canvases, or None where their file is missing or damaged."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as arrays:
+            return [arrays[name] for name in names]
+    except DAMAGE as error:
+        warnings.warn(f"{path} is generated again: it is damaged ({error}).", stacklevel=4)
 
 
 def _generate(path, subset, mnist):

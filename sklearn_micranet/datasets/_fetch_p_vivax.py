@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sklearn_micranet.datasets import _registry
-from sklearn_micranet.datasets._download import FETCH_PARAMETERS, fetch_file
+from sklearn_micranet.datasets._download import FETCH_PARAMETERS, explained_damage, fetch_file
 from sklearn_micranet.datasets._zipped_images import zipped_images
 
 DESCR = """\
@@ -88,7 +88,7 @@ def fetch_p_vivax(
     Raises
     ------
     OSError
-        If the archive cannot be had.
+        If the archive cannot be had, is damaged or lacks a file.
 
     Warns
     -----
@@ -107,11 +107,13 @@ def fetch_p_vivax(
         download_if_missing=download_if_missing,
         progressbar=progressbar,
     )
-    with zipfile.ZipFile(archive) as members:
+    with explained_damage(_registry.P_VIVAX, archive), zipfile.ZipFile(archive) as members:
         annotations = json.loads(members.read(_ANNOTATIONS[subset]))
-    filenames = ["malaria" + entry["image"]["pathname"] for entry in annotations]
+        filenames = ["malaria" + entry["image"]["pathname"] for entry in annotations]
+        boxes = [_boxes(entry["objects"]) for entry in annotations]
+        if not filenames or not set(filenames) <= set(members.namelist()):
+            raise LookupError("it does not hold the images of its annotations")
     images = zipped_images(archive, filenames)
-    boxes = [_boxes(entry["objects"]) for entry in annotations]
     infected_boxes = [box[box[:, 0] < len(_INFECTED), 1:] for box in boxes]
     if return_X_y:
         return images, infected_boxes

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+# Pages that Pillow can decode for tifffile, by their codes in the TIFF standard.
+_PILLOW_COMPRESSIONS = {5, 8}  # LZW; Deflate, of which one predictor needs imagecodecs
+# Photometric interpretation (1: 0 is black, 2: RGB), channels, dtype and bits.
+_PILLOW_KINDS = {
+    (1, 1, "uint8", 8),
+    (1, 1, "uint16", 16),
+    (1, 1, "float32", 32),
+    (2, 3, "uint8", 8),
+}
 
-def read_image(filename, plane=None):
+
+def read_image(filename, plane=None, file=None):
     """Return the image in a TIFF, PNG or JPEG file.
 
     Parameters
@@ -15,6 +25,8 @@ def read_image(filename, plane=None):
     filename : str
     plane : int, dict or None
         As for :func:`read_images`.
+    file : binary file, default=None
+        Where the bytes are read from, such as a member of an archive. ``None`` opens `filename`.
 
     Returns
     -------
@@ -22,11 +34,11 @@ def read_image(filename, plane=None):
     """
     with _named(filename):
         if _is_tiff(filename):
-            return _read_tiff(filename, plane, header_only=False)
+            return _read_tiff(file or filename, plane, header_only=False)
         import imageio.v3 as imageio
 
         _check_no_plane(plane)
-        return imageio.imread(filename, plugin="pillow")
+        return imageio.imread(file or filename, plugin="pillow")
 
 
 def read_header(filename, plane=None):
@@ -46,7 +58,10 @@ def _named(filename):
     try:
         yield
     except Exception as error:  # The readers raise whatever a damaged file leads them to.
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        cause = error
+        while cause.__cause__ and "`pillow`" in str(cause):  # imageio's words hide Pillow's reason.
+            cause = cause.__cause__
+        reason = str(cause).partition("\n")[0] or type(cause).__name__
         raise ValueError(f"{filename} cannot be read: {reason}") from error
 
 
@@ -59,22 +74,55 @@ def _check_no_plane(plane):
         raise ValueError(f"plane={plane} chooses among the planes of TIFF files only.")
 
 
-def _read_tiff(filename, plane, header_only):
+def _read_tiff(file, plane, header_only):
     import tifffile
 
-    with tifffile.TiffFile(filename) as tif:
+    with tifffile.TiffFile(file) as tif:
         pages = _select_pages(tif, plane)
         axes, shape = pages[0].axes, pages[0].shape
         if axes not in ("YX", "YXS", "SYX") or (len(pages) > 1 and axes != "YX"):
             raise ValueError(f"its planes have the axes {axes}, which are no image.")
+        needs_pillow = _needs_pillow(tif, pages[0].keyframe)
         if header_only:
             if axes == "SYX":
                 shape = (*shape[1:], shape[0])
             return (shape if len(pages) == 1 else (*shape, len(pages))), pages[0].dtype
+        if needs_pillow:
+            import imageio.v3 as imageio
+
+            return imageio.imread(file, plugin="pillow")
         planes = [page.asarray() for page in pages]
     if len(planes) > 1:
         return np.stack(planes, axis=-1)
     return np.moveaxis(planes[0], 0, -1) if axes == "SYX" else planes[0]
+
+
+def _needs_pillow(tif, page):
+    """Whether Pillow must decode the only page, because tifffile would need imagecodecs."""
+    try:
+        page.decode(b"", 0)
+    except Exception as error:  # Any other decoder only complains that there is nothing to decode.
+        if "imagecodecs" in str(error) or isinstance(error, ImportError):
+            if len(tif.pages) == 1 and _pillow_decodes(tif.byteorder, page):
+                return True
+            raise ValueError(
+                f"its encoding ({page.compression.name}, {page.bitspersample} bits) requires "
+                "imagecodecs, which cannot be imported. "
+                'Install it with: pip install "sklearn-micranet[tiff]"'
+            ) from error
+    page.decode(None, 0)  # Raises an error where no package would help.
+    return False
+
+
+def _pillow_decodes(byteorder, page):
+    """Whether Pillow reads what tifffile would: other pages it turns, inverts or converts."""
+    kind = (page.photometric, page.samplesperpixel, page.dtype.name, page.bitspersample)
+    return (
+        page.compression in _PILLOW_COMPRESSIONS
+        and kind in _PILLOW_KINDS
+        and byteorder == "<"  # It swaps some bytes wrongly.
+        and page.tags.valueof("Orientation", 1) == 1
+    )
 
 
 def _select_pages(tif, plane):

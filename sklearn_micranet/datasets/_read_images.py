@@ -2,7 +2,9 @@
 
 import csv
 import glob
+import os
 import warnings
+from contextlib import suppress
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -20,7 +22,7 @@ _SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 
 @validate_params(
     {
-        "labels": [str, Path, None],
+        "labels": [str, os.PathLike, None],
         "plane": [Integral, dict, None],
         "on_error": [StrOptions({"raise", "skip"})],
     },
@@ -38,8 +40,9 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
         CSV file with a header and one row per image. The first column is the file's name; its
         folder, if any, is ignored. Then follows either one column named ``label`` with the class
         of each image, or one column per class, named after it, with 1 where the class is present
-        and 0 elsewhere. Rows of other files are ignored, but files without a row, and rows
-        whose file is missing in a folder that is read, are errors.
+        and 0 elsewhere. Rows of other files are ignored, but files without a row or
+        with an empty cell in it, and rows whose file is missing in a folder that is read, are
+        errors.
     plane : int or dict, default=None
         Which plane of a TIFF file with several is the image: its page, counted from 0, or one
         index per axis by the letters of OME-TIFF and ImageJ, such as
@@ -57,8 +60,8 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
             The images in the files' dtype. If they differ in size or dtype, a ragged stack: a
             sequence of arrays, legal for inference and, of one dtype, for :func:`extract_crops`.
         labels : ndarray of shape (n_samples,) or (n_samples, n_classes), or None
-            Classes of the column ``label`` (int if all are), or the indicator columns (int64; a
-            single one gives shape (n_samples,)).
+            Classes of the column ``label`` (int64 if all are such integers, else str), or the
+            indicator columns (int64; a single one gives shape (n_samples,)).
         target_names : list of str, or None
             Classes of the column ``label``, sorted, or names of the indicator columns.
         filenames : list of str
@@ -88,6 +91,9 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     forgotten. A stack of equal planes in one TIFF file is X already when it is opened with
     :func:`tifffile.memmap` or :func:`tifffile.imread`.
 
+    Some TIFF files, such as those compressed with JPEG or ZSTD, need imagecodecs:
+    ``pip install "sklearn-micranet[tiff]"``.
+
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -108,8 +114,10 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     filenames, headers, skipped = [], [], []
     for filename in _find_files(paths, rows):
         try:
-            if rows is not None and Path(filename).name not in rows:
-                raise ValueError(f"{filename} has no row in {labels}.")
+            if rows is not None and "" in rows.get(Path(filename).name, [""]):
+                raise ValueError(
+                    f"{filename} has no label in {labels}: its row is missing or has an empty cell."
+                )
             if on_error == "skip":
                 image = read_image(filename, plane)
                 header = image.shape, image.dtype
@@ -145,21 +153,23 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
 
 def _find_files(paths, rows):
     """Return the files that `paths` mean, and those of `rows` that one folder should hold."""
-    paths = [paths] if isinstance(paths, (str, Path)) else paths
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     filenames = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = {str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES}
+            found = _only_images(path.iterdir())
             if rows is not None and len(paths) == 1:
                 found |= {str(path / name) for name in rows}  # A missing one fails when read.
         elif glob.has_magic(str(path)) and not path.exists():
-            found = set(glob.glob(str(path), recursive=True))
+            found = _only_images(glob.iglob(str(path), recursive=True))
         else:
             found = {str(path)}
         if not found:
+            brackets = "[" in str(path) and not path.exists()
             raise FileNotFoundError(
                 f"{path} must be an image, a pattern or a folder of {', '.join(sorted(_SUFFIXES))} "
                 "files. Got no such file."
+                + (" Pass brackets that belong to a name through glob.escape." if brackets else "")
             )
         filenames.extend(sorted(found))
     if rows is not None and len({Path(name).name for name in filenames}) < len(filenames):
@@ -168,6 +178,10 @@ def _find_files(paths, rows):
             "same name from several folders; read one folder at a time."
         )
     return filenames
+
+
+def _only_images(files):
+    return {str(file) for file in files if Path(file).suffix.lower() in _SUFFIXES}
 
 
 def _read_rows(path):
@@ -190,8 +204,9 @@ def _targets(rows, names):
     cells = np.array(rows)
     if names == ["label"]:
         labels = cells[:, 0]
-        if all(label.isdecimal() for label in labels):
-            labels = labels.astype(np.int64)
+        if all(label.removeprefix("-").isdecimal() for label in labels):
+            with suppress(OverflowError):  # Longer numbers, such as identifiers, stay strings.
+                labels = labels.astype(np.int64)
         return labels, [str(label) for label in np.unique(labels)]
     if not np.isin(cells, ["0", "1"]).all():
         raise ValueError(

@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sklearn_micranet._lazy_stack import n_samples, take
+
 _CROPS_PER_BATCH = 32
 
 
@@ -17,8 +19,8 @@ def stitch_crops(crops, positions, image_shapes, *, method="mean", channels_last
     ----------
     crops : array-like of shape (n_crops, ..., size, size) or \
             (n_crops, size, size, n_channels)
-        Masks, feature maps or images of the crops' size, in the order of `positions`. A lazy
-        stack is read batch by batch.
+        Masks, feature maps or images of the crops' size, in the order of `positions`. Lazy
+        stacks, and HDF5, Zarr and Dask arrays, are read batch by batch.
     positions : array-like of shape (n_crops, 3)
         Image index, row and column of each crop's first pixel, px, from :func:`extract_crops`.
     image_shapes : array-like of shape (n_images, 2)
@@ -42,7 +44,7 @@ def stitch_crops(crops, positions, image_shapes, *, method="mean", channels_last
 
     Notes
     -----
-    Memory grows with the stitched images alone (plus 2 bytes per pixel of one of them).
+    Memory grows with the stitched images alone (plus 4 bytes per pixel of one of them).
 
     Examples
     --------
@@ -56,15 +58,32 @@ def stitch_crops(crops, positions, image_shapes, *, method="mean", channels_last
     """
     crops = crops if hasattr(crops, "ndim") else np.asarray(crops)
     positions = np.asarray(positions)
-    if positions.shape != (len(crops), 3):
+    if positions.shape != (n_samples(crops), 3):
         raise ValueError(
-            f"positions must have shape (n_crops, 3) with n_crops={len(crops)}. "
+            f"positions must have shape (n_crops, 3) with n_crops={n_samples(crops)}. "
             f"Got {positions.shape} instead."
         )
+    size = crops.shape[-3:-1] if channels_last else crops.shape[-2:]
+    _check_positions(positions, image_shapes, size)
     return [
         _stitch_one(crops, positions, index, tuple(image_shape), method, channels_last)
         for index, image_shape in enumerate(image_shapes)
     ]
+
+
+def _check_positions(positions, image_shapes, size):
+    """Raise ValueError unless every crop shows a pixel of one of the images."""
+    indices, corners = positions[:, 0], positions[:, 1:]
+    wrong = (indices < 0) | (indices >= len(image_shapes))
+    if not wrong.any():
+        shapes = np.asarray(image_shapes)[indices]
+        wrong = np.any((corners >= shapes) | (np.add(corners, size) <= 0), axis=1)
+    if wrong.any():
+        raise ValueError(
+            f"positions must lie in one of the {len(image_shapes)} images of image_shapes. Got "
+            f"crops of {tuple(size)} px outside, the first at {positions[wrong][0].tolist()}, "
+            "instead. Pass positions and image_shapes of the same extract_crops."
+        )
 
 
 def _stitch_one(crops, positions, index, image_shape, method, channels_last):
@@ -74,13 +93,13 @@ def _stitch_one(crops, positions, index, image_shape, method, channels_last):
     dtype = np.result_type(crops.dtype, np.float32) if method == "mean" else crops.dtype
     start_value = 0 if method == "mean" else _smallest(dtype)
     image = np.full((*leading, *image_shape), start_value, dtype)
-    n_crops = np.zeros(image_shape, np.uint16)
+    n_crops = np.zeros(image_shape, np.uint32)
     combine = np.add if method == "mean" else np.maximum
 
     members = np.flatnonzero(positions[:, 0] == index)
     for first in range(0, len(members), _CROPS_PER_BATCH):
         batch = members[first : first + _CROPS_PER_BATCH]
-        for crop, corner in zip(crops[batch], positions[batch, 1:], strict=True):
+        for crop, corner in zip(take(crops, batch), positions[batch, 1:], strict=True):
             crop = np.moveaxis(crop, -1, 0) if channels_last else crop
             start = np.maximum(corner, 0)
             stop = np.minimum(np.add(corner, (n_rows, n_columns)), image_shape)

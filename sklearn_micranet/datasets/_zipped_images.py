@@ -1,10 +1,11 @@
 """Images read one by one from a zip archive, which stays packed."""
 
+import io
 import zipfile
 from functools import partial
-from pathlib import PurePosixPath
 
 from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet.datasets._image_files import read_image
 
 
 def zipped_images(archive, names):
@@ -31,10 +32,7 @@ def zipped_images(archive, names):
 
 
 def _read_images(archive, names):
-    import imageio.v3 as imageio
-
     with zipfile.ZipFile(archive) as members:
         return [
-            imageio.imread(members.read(name), extension=PurePosixPath(name).suffix)
-            for name in names
+            read_image(f"{archive}/{name}", file=io.BytesIO(members.read(name))) for name in names
         ]

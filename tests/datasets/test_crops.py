@@ -1,9 +1,11 @@
 import pickle
 import tracemalloc
 
+import dask.array
 import h5py
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -173,6 +175,24 @@ def test_overlapping_predictions_are_averaged_or_the_largest_wins():
     assert largest.dtype == values.dtype
 
 
+@pytest.mark.parametrize("method", ["mean", "max"])
+def test_many_crops_may_overlap(method):
+    n_crops = 2**16
+    positions = np.zeros((n_crops, 3), int)
+    stitched = stitch_crops(np.ones((n_crops, 1, 1)), positions, [(1, 1)], method=method)
+    np.testing.assert_array_equal(stitched[0], [[1]])
+
+
+@pytest.mark.parametrize("wrap", [zarr.array, dask.array.from_array])
+def test_arrays_on_disk_are_stitched(wrap):
+    crops = extract_crops([IMAGE, IMAGE[:3]], size=4, step=3)
+    order = np.random.default_rng(0).permutation(len(crops.images))
+    wrapped = wrap(np.asarray(crops.images[order]))
+    stitched = stitch_crops(wrapped, crops.positions[order], crops.image_shapes)
+    np.testing.assert_array_equal(stitched[0], IMAGE)
+    np.testing.assert_array_equal(stitched[1], IMAGE[:3])
+
+
 def test_masks_are_stitched_by_class():
     masks = np.zeros((2, 3, 1, 2), bool)
     masks[0, 1] = True
@@ -241,6 +261,22 @@ def test_images_from_a_lazy_stack_are_computed_once_per_batch():
     assert computed == [0, 1]
 
 
+def test_images_are_computed_once_per_batch_of_shuffled_crops():
+    computed = []
+
+    def load(indices):
+        computed.extend(indices)
+        return [np.full((4, 4), i) for i in indices]
+
+    crops = extract_crops(LazyStack([0, 1, 2], load, item_shape=None, dtype=int), size=2)
+    order = np.random.default_rng(0).permutation(len(crops.images))
+    shuffled = crops.groups[order]
+    assert (np.diff(shuffled) != 0).sum() > 2  # neighbours often differ
+    computed.clear()
+    assert [crop.max() for crop in crops.images[order]] == shuffled.tolist()
+    assert computed == [0, 1, 2]
+
+
 def test_crops_are_legal_images_of_a_grouped_cross_validation():
     rng = np.random.default_rng(0)
     images, masks = rng.integers(0, 9, (4, 32, 32)), np.zeros((4, 32, 32), bool)
@@ -306,3 +342,18 @@ def test_masks_of_different_numbers_of_classes_are_refused():
 def test_positions_must_belong_to_the_crops():
     with pytest.raises(ValueError, match=r"shape \(n_crops, 3\) with n_crops=2"):
         stitch_crops(np.ones((2, 4, 4)), [[0, 0, 0]], [(4, 4)])
+
+
+@pytest.mark.parametrize("position", [[2, 0, 0], [-1, 0, 0], [0, 5, 0], [1, 0, 3], [0, -4, 0]])
+def test_crops_must_lie_in_an_image(position):
+    inside = [1, -3, 2]  # shows one pixel of the second image
+    stitch_crops(np.ones((1, 4, 4)), [inside], [(5, 7), (2, 3)])
+    with pytest.raises(
+        ValueError, match=rf"one of the 2 images.*\(4, 4\) px.*\{position}, instead"
+    ):
+        stitch_crops(np.ones((2, 4, 4)), [inside, position], [(5, 7), (2, 3)])
+
+
+def test_channels_do_not_count_as_columns_of_crops():
+    with pytest.raises(ValueError, match=r"crops of \(2, 3\) px outside"):
+        stitch_crops(np.ones((1, 2, 3, 9)), [[0, 0, -3]], [(5, 7)], channels_last=True)

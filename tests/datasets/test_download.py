@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -297,9 +298,43 @@ def test_unpack_a_damaged_archive(tmp_path):
     archive = tmp_path / "archive.tar.gz"
     content = tar_bytes({"folder/a.bin": os.urandom(50_000), "folder/b.bin": b"b"})
     archive.write_bytes(content[:30_000])
-    with pytest.raises(OSError, match=r"damaged .*delete it and archive\.tar\.gz\.sha256"):
+    with pytest.raises(
+        OSError, match=r"archive\.tar\.gz could not be fetched: it is damaged .*delete"
+    ):
         unpack_files(archive, REMOTE, ["folder/a.bin", "folder/b.bin"])
     assert files_below(tmp_path) == {"archive.tar.gz"}
+
+
+def test_damaged_archive_does_not_refuse_the_good_one(server, data_home):
+    content = tar_bytes({"folder/a.bin": os.urandom(50_000), "folder/b.bin": b"b"})
+    remote = server.publish(RemoteFile("set/archive.tar.gz", "", None), content, digest=False)
+    server.truncated.add("/" + remote.path)
+    with pytest.warns(match="No digest"):
+        archive = fetch_file(remote, data_home=data_home)
+    assert files_below(data_home) == {"set/archive.tar.gz", "set/archive.tar.gz.sha256"}
+    with pytest.raises(OSError, match=r"it is damaged .*delete it"):
+        unpack_files(archive, remote, ["folder/a.bin"])
+    server.truncated.clear()
+    server.cut.clear()
+    archive.unlink()
+    with pytest.warns(match="No digest"):
+        archive = fetch_file(remote, data_home=data_home)
+    unpack_files(archive, remote, ["folder/a.bin"])
+    assert (data_home / "set" / "a.bin").stat().st_size == 50_000
+
+
+def test_full_disk_forgets_no_digest(server, data_home, monkeypatch):
+    def fill_disk(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    content = tar_bytes({"folder/a.bin": b"a"})
+    remote = server.publish(RemoteFile("set/archive.tar.gz", "", None), content, digest=False)
+    with pytest.warns(match="No digest"):
+        archive = fetch_file(remote, data_home=data_home)
+    monkeypatch.setattr(shutil, "copyfileobj", fill_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        unpack_files(archive, remote, ["folder/a.bin"])
+    assert files_below(data_home) == {"set/archive.tar.gz", "set/archive.tar.gz.sha256"}
 
 
 def test_unpack_an_archive_without_the_file(tmp_path):

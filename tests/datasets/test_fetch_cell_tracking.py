@@ -1,8 +1,10 @@
+import io
 import pickle
 
 import numpy as np
 import pytest
-from server import image_bytes, zip_bytes
+from PIL import Image
+from server import zip_bytes
 
 from sklearn_micranet.datasets import _registry
 from sklearn_micranet.datasets._fetch_cell_tracking import fetch_cell_tracking
@@ -36,18 +38,24 @@ TRACKS = {key: cells(frame.shape, 1, 2) for key, frame in FRAMES.items()}
 TRACKS["01", 0] = cells((6, 8), 1)
 
 
-def archive(*, truth=True):
+def tiff_bytes(image, compression):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="tiff", compression=compression)
+    return buffer.getvalue()
+
+
+def archive(*, truth=True, frames=FRAMES, tracks=TRACKS, compression=None):
     files = {"../escaped.tif": b"evil", "/absolute.tif": b"evil", f"{NAME}/01/": b""}
-    kinds = {"{}/t": FRAMES}
+    kinds = {"{}/t": frames}
     if truth:
         kinds["{}_GT/SEG/man_seg"] = GOLD
         kinds["{}_ST/SEG/man_seg"] = SILVER
-        kinds["{}_GT/TRA/man_track"] = TRACKS
+        kinds["{}_GT/TRA/man_track"] = tracks
         files[f"{NAME}/01_GT/TRA/man_track.txt"] = b"1 0 2 0"
     for prefix, images in kinds.items():
         for (sequence, frame), image in reversed(images.items()):
             name = f"{NAME}/{prefix.format(sequence)}{frame:03}.tif"
-            files[name] = image_bytes(image, ".tif")
+            files[name] = tiff_bytes(image, compression)
     return zip_bytes(files)
 
 
@@ -118,6 +126,32 @@ def test_line_without_silver_truth(fetch, monkeypatch):
     monkeypatch.setitem(_registry.CELL_TRACKING, "train", _registry.CELL_TRACKING["test"])
     with pytest.raises(ValueError, match=f"{NAME} has. Got 'silver' instead"):
         fetch(truth="silver")
+
+
+def publish(server, monkeypatch, content):
+    remote = server.publish(_registry.CELL_TRACKING["train"][NAME], content)
+    monkeypatch.setitem(_registry.CELL_TRACKING["train"], NAME, remote)
+
+
+@pytest.mark.parametrize("truth", ["gold", None])
+def test_archive_without_frames(server, data_home, monkeypatch, truth):
+    publish(server, monkeypatch, archive(frames={}))
+    with pytest.raises(OSError, match=rf"{NAME}\.zip could not be fetched: .*no frame of {NAME}"):
+        fetch_cell_tracking(NAME, truth=truth, data_home=data_home)
+
+
+def test_archive_that_lacks_a_frame_of_the_tracks(server, data_home, monkeypatch):
+    tracks = {key: track for key, track in TRACKS.items() if key != ("01", 1)}
+    publish(server, monkeypatch, archive(tracks=tracks))
+    with pytest.raises(OSError, match=rf"{NAME}\.zip could not be fetched: .*\[\('01', 1\)\]"):
+        fetch_cell_tracking(NAME, data_home=data_home)
+
+
+def test_masks_compressed_with_lzw_are_read(server, data_home, monkeypatch):
+    publish(server, monkeypatch, archive(compression="tiff_lzw"))
+    bunch = fetch_cell_tracking(NAME, data_home=data_home)
+    np.testing.assert_array_equal(bunch.masks[1], GOLD["01", 1], strict=True)
+    assert bunch.complete.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,15 @@ def test_unpacked_files_need_neither_archive_nor_server(downloaded, server, publ
     assert files == {"MICRA-Net.tar.gz.sha256", *unpacked}
 
 
+def test_a_subset_needs_its_own_file_only(downloaded, server, published):
+    (downloaded / published.path).unlink()
+    (downloaded / "f_actin" / "training_01-04-19.hdf5").unlink()
+    assert len(fetch_f_actin(data_home=downloaded, subset="test").images) == 3
+    assert server.n_requests == 1
+    with pytest.raises(OSError, match="download_if_missing is False"):
+        fetch_f_actin(data_home=downloaded, download_if_missing=False)
+
+
 def test_missing_h5py_is_noticed_before_the_download(data_home, server, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r'pip install "sklearn-micranet\[hdf5\]"'):

@@ -107,6 +107,19 @@ def test_modified_mnist_needs_neither_mnist_nor_server_again(data_home, server, 
     assert server.n_requests == 1
 
 
+@pytest.mark.parametrize("n_bytes", [0, 1000, -1000])
+def test_modified_mnist_is_generated_again_when_damaged(data_home, n_bytes):
+    generated = fetch_modified_mnist(subset="test", data_home=data_home)
+    path = data_home / "mnist" / f"modified_test_{_fetch_mnist._RECIPE}.npz"
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.warns(match=r"modified_test_1\.npz is generated again: it is damaged") as caught:
+        again = fetch_modified_mnist(subset="test", data_home=data_home)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(again.images, generated.images, strict=True)
+    images, _ = fetch_modified_mnist(subset="test", data_home=data_home, return_X_y=True)
+    np.testing.assert_array_equal(images, generated.images)
+
+
 def test_modified_mnist_on_a_full_disk(data_home, monkeypatch):
     def fill_disk(file, **arrays):
         file.write(b"half")

@@ -103,3 +103,27 @@ def test_changed_archive_is_refused(downloaded, server, published):
     server.files["/" + published.path] = zip_bytes({"malaria/training.json": "[]"})
     with pytest.raises(OSError, match="instead of the first seen"):
         fetch_p_vivax(data_home=downloaded)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"other.txt": b""}, "no item named 'malaria/training.json'"),
+        ({"malaria/training.json": "<html>"}, "Expecting value"),
+        ({"malaria/training.json": "[]"}, "does not hold the images"),
+        ({"malaria/training.json": json.dumps(TRAINING)}, "does not hold the images"),
+    ],
+)
+def test_wrong_archive_is_explained_and_not_remembered(data_home, server, files, message):
+    place = data_home / _registry.P_VIVAX.path
+    place.parent.mkdir(parents=True)
+    place.write_bytes(zip_bytes(files))
+    no_digest = r"No digest of malaria\.zip is published"
+    with (
+        pytest.warns(match=no_digest),
+        pytest.raises(OSError, match=rf"malaria\.zip could not be fetched.*{message}.*delete it"),
+    ):
+        fetch_p_vivax(data_home=data_home)
+    place.unlink()
+    with pytest.warns(match=no_digest):
+        fetch_p_vivax(data_home=data_home)

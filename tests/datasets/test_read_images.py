@@ -1,12 +1,19 @@
+import os
 import pickle
+from importlib.util import find_spec
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from sklearn_micranet.datasets._crops import extract_crops
 from sklearn_micranet.datasets._read_images import read_images
+
+needs_no_imagecodecs = pytest.mark.skipif(
+    find_spec("imagecodecs") is not None, reason="shows what happens without imagecodecs"
+)
 
 STACK = np.arange(2 * 3 * 4 * 5 * 6, dtype=np.uint16).reshape(2, 3, 4, 5, 6)
 
@@ -57,6 +64,29 @@ def test_paths_and_patterns(folder, images):
     np.testing.assert_array_equal(read_images(odd).images, images[:1])
 
 
+@pytest.mark.parametrize("pattern", ["*", "**"])
+def test_patterns_take_images_only(folder, images, pattern):
+    (folder / "sub").mkdir()
+    np.testing.assert_array_equal(read_images(str(folder / pattern)).images, images)
+
+
+def test_any_path_like_is_accepted(folder, images):
+    write(folder / "y.csv", "file,label", "a.tif,x", "b.png,y", "c.TIFF,x")
+    entries = {entry.name: entry for entry in os.scandir(folder)}
+    data = read_images(entries["b.png"], labels=entries["y.csv"])
+    np.testing.assert_array_equal(data.images, images[1:2])
+    assert data.labels.tolist() == ["y"]
+
+
+def test_brackets_in_names_need_escaping(tmp_path, images):
+    (tmp_path / "plate[1]").mkdir()
+    imageio.imwrite(tmp_path / "plate[1]" / "a.png", images[0])
+    with pytest.raises(FileNotFoundError, match=r"belong to a name through glob\.escape\.$"):
+        read_images(tmp_path / "plate[1]" / "*.png")
+    with pytest.raises(FileNotFoundError, match=r"Got no such file\.$"):
+        read_images(tmp_path / "*.png")
+
+
 def test_jpeg_and_colour(tmp_path):
     image = np.full((8, 9, 3), [200, 100, 50], dtype=np.uint8)
     imageio.imwrite(tmp_path / "a.jpg", image)
@@ -97,6 +127,32 @@ def test_numeric_class_labels_become_integers(folder):
     data = read_images(folder, labels=csv)
     np.testing.assert_array_equal(data.labels, [1, 0, 10])
     assert data.target_names == ["0", "1", "10"]
+
+
+def test_negative_class_labels_become_integers(folder):
+    csv = write(folder / "y.csv", "file,label", "a.tif,1", "b.png,-1", "c.TIFF,1")
+    data = read_images(folder, labels=csv)
+    np.testing.assert_array_equal(data.labels, [1, -1, 1])
+    assert data.labels.dtype == np.int64
+    assert data.target_names == ["-1", "1"]
+
+
+def test_numbers_too_long_for_int64_stay_strings(folder):
+    csv = write(folder / "y.csv", "file,label", "a.tif,1", "b.png,9223372036854775808", "c.TIFF,1")
+    assert read_images(folder, labels=csv).labels.tolist() == ["1", "9223372036854775808", "1"]
+
+
+@pytest.mark.parametrize("header", ["file,label", "file,rings,fibres"])
+def test_empty_cells_are_missing_labels(folder, header):
+    cells = ",1" * header.count(",")
+    rows = [f"a.tif{cells}", f"b.png{cells}", f"c.TIFF{cells[:-1]} "]
+    csv = write(folder / "y.csv", header, *rows)
+    with pytest.raises(ValueError, match=r"c\.TIFF has no label in .*y\.csv: .*an empty cell"):
+        read_images(folder, labels=csv)
+    with pytest.warns(UserWarning, match=r"1 file\(s\) skipped:\n.*c\.TIFF has no label"):
+        data = read_images(folder, labels=csv, on_error="skip")
+    assert data.labels.all()
+    assert [name for name, _ in data.skipped] == [str(folder / "c.TIFF")]
 
 
 def test_indicator_labels(folder):
@@ -169,6 +225,86 @@ def test_plane_of_png_is_refused(folder):
         read_images(folder / "b.png", plane=0)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "rgb"])
+def test_lzw_needs_no_imagecodecs(tmp_path, images, kind):
+    image = np.stack([images[0] % 256] * 3, axis=-1) if kind == "rgb" else images[0] / 3
+    image = image.astype("uint8" if kind == "rgb" else kind)
+    Image.fromarray(image).save(tmp_path / "a.tif", compression="tiff_lzw")
+    stack = read_images(tmp_path).images
+    assert (stack.shape, stack.dtype) == ((1, *image.shape), image.dtype)
+    np.testing.assert_array_equal(stack[0], image, strict=True)
+
+
+def save_jpeg(path, image):
+    Image.fromarray(image).save(path, compression="jpeg")
+
+
+def save_two_pages(path, image):
+    page = Image.fromarray(image)
+    page.save(path, compression="tiff_lzw", save_all=True, append_images=[page])
+
+
+def save_turned(path, image):
+    Image.fromarray(image).save(path, compression="tiff_lzw", tiffinfo={274: 3})
+
+
+def save_zstd(path, image):
+    """Write a file of which the header says ZSTD, but whose pixels nothing can decode."""
+    tifffile.imwrite(path, image)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[0].tags["Compression"].overwrite(50000)
+
+
+@needs_no_imagecodecs
+@pytest.mark.parametrize(
+    ("save", "encoding"),
+    [
+        (save_jpeg, "JPEG, 8 bits"),
+        (save_two_pages, "LZW, 8 bits"),
+        (save_turned, "LZW, 8 bits"),
+        pytest.param(
+            save_zstd,
+            "ZSTD, 8 bits",
+            marks=pytest.mark.skipif(
+                find_spec("compression") is not None, reason="Python 3.14 decodes ZSTD"
+            ),
+        ),
+    ],
+)
+def test_files_that_need_imagecodecs_are_named_at_once(folder, images, save, encoding):
+    save(folder / "d.tif", images[0].astype(np.uint8))
+    message = rf"d\.tif cannot be read: its encoding \({encoding}\) requires imagecodecs.*"
+    message += r'pip install "sklearn-micranet\[tiff\]"'
+    with pytest.raises(ValueError, match=message):
+        read_images(folder / "d.tif", plane=0)
+    with pytest.warns(UserWarning, match=message):
+        data = read_images([folder / "a.tif", folder / "d.tif"], plane=0, on_error="skip")
+    np.testing.assert_array_equal(data.images, images[:1])
+
+
+def test_unknown_compression_is_noticed_at_once(tmp_path, images):
+    tifffile.imwrite(tmp_path / "a.tif", images[0])
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tif:
+        tif.pages[0].tags["Compression"].overwrite(33333)
+    with pytest.raises(
+        ValueError, match=r"a\.tif cannot be read: 33333 is not a known COMPRESSION"
+    ):
+        read_images(tmp_path)
+
+
+def test_messages_name_the_cause(folder, monkeypatch):
+    (folder / "bad.png").write_text("no image")
+    with pytest.raises(
+        ValueError, match=r"bad\.png cannot be read: Pillow can not read .*bad\.png"
+    ):
+        read_images(folder / "bad.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(
+        ValueError, match=r"b\.png cannot be read: Image size \(72 pixels\) exceeds"
+    ):
+        read_images(folder / "b.png")
+
+
 def spoil(folder):
     """Add a file that is no TIFF and a JPEG whose second half is missing."""
     (folder / "bad.tif").write_text("no image")
@@ -201,7 +337,7 @@ def test_bad_files_can_be_skipped(folder, images):
     assert names == tuple(
         str(folder / name) for name in ("b.png", "bad.tif", "cut.jpg", "gone.tif")
     )
-    assert "b.png has no row in" in reasons[0]
+    assert "b.png has no label in" in reasons[0]
     assert "not a TIFF file" in reasons[1]
     assert "truncated" in reasons[2]
     assert "No such file" in reasons[3]
@@ -217,7 +353,7 @@ def test_nothing_left_is_an_error(folder):
 
 def test_files_and_rows_must_fit(folder):
     rows = ["a.tif,x", "b.png,x"]
-    with pytest.raises(ValueError, match=r"c\.TIFF has no row in .*y\.csv"):
+    with pytest.raises(ValueError, match=r"c\.TIFF has no label in .*y\.csv"):
         read_images(folder, labels=write(folder / "y.csv", "file,label", *rows))
     rows += ["c.TIFF,x", "gone.tif,x"]
     with pytest.raises(ValueError, match=r"gone\.tif cannot be read"):
