@@ -1,5 +1,6 @@
 """Precision and recall of detected objects."""
 
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -59,6 +60,7 @@ def detection_scores(points_true, points_pred, *, max_distance, zero_division=1.
     See Also
     --------
     match_points : The matching, and what its memory grows with.
+    detection_precision_recall_curve : Precision and recall from each score up.
 
     Examples
     --------
@@ -71,27 +73,13 @@ def detection_scores(points_true, points_pred, *, max_distance, zero_division=1.
     >>> scores.precision, scores.recall, scores.n_false_negatives
     (1.0, 0.5, 1)
     """
-    check_max_distance(max_distance)
     check_scalar(zero_division, "zero_division", Real)
-    if len(points_pred) != len(points_true):
-        raise ValueError(
-            "points_pred must hold one array for each sample of points_true, "
-            f"{len(points_true)}. Got {len(points_pred)} instead."
-        )
-    n_true = n_pred = n_matched = 0
-    for sample, (objects, detections) in enumerate(zip(points_true, points_pred, strict=True)):
-        objects = _check_rows(objects, f"points_true[{sample}]", (3,))
-        detections = _check_rows(detections, f"points_pred[{sample}]", (3, 4))
-        n_true += len(objects)
-        n_pred += len(detections)
-        for class_index in np.intersect1d(objects[:, 0], detections[:, 0]):
-            index_true, _ = match_points(
-                objects[objects[:, 0] == class_index, 1:3],
-                detections[detections[:, 0] == class_index, 1:3],
-                max_distance=max_distance,
-            )
-            n_matched += len(index_true)
-
+    points_true, points_pred = _check_samples(points_true, points_pred, (3, 4), max_distance)
+    n_true, n_pred = (sum(map(len, points)) for points in (points_true, points_pred))
+    n_matched = sum(
+        _n_matched(objects, detections, max_distance)
+        for objects, detections in _by_class(points_true, points_pred)
+    )
     # What a ratio without terms is worth depends on whether there was anything at all.
     undefined = 0.0 if n_true + n_pred else float(zero_division)
     return Bunch(
@@ -104,10 +92,118 @@ def detection_scores(points_true, points_pred, *, max_distance, zero_division=1.
     )
 
 
+def detection_precision_recall_curve(points_true, points_pred, *, max_distance):
+    """Precision and recall of the detections from each score up.
+
+    At each threshold, the detections with ``score >= threshold`` are matched anew to the true
+    objects, and precision and recall are those of :func:`detection_scores`.
+
+    Parameters
+    ----------
+    points_true : list of array-like of shape (n_objects, 3)
+        One array for each sample with rows (class index, row, column), positions in px. ``[]``
+        stands for no objects.
+    points_pred : list of array-like of shape (n_detections, 4)
+        One array for each sample with rows (class index, row, column, score). One threshold is
+        for all samples and classes: pass the rows of one class for a curve of its own.
+    max_distance : float
+        Largest distance in px between a detection and its object, inclusive.
+
+    Returns
+    -------
+    precision : float ndarray of shape (n_thresholds + 1,)
+        Element i, in [0, 1], is for the detections with ``score >= thresholds[i]``. The last is 1.
+    recall : float ndarray of shape (n_thresholds + 1,)
+        Likewise; never rising. The last is 0. The first is the share of objects that are found by
+        all detections, which may be less than 1. Without any objects it is 1 at each threshold,
+        as in scikit-learn, with a warning.
+    thresholds : float ndarray of shape (n_thresholds,)
+        The scores that occur, each once, ascending; empty without detections.
+
+    Raises
+    ------
+    TypeError
+        If `max_distance` is not a number.
+    ValueError
+        If the numbers of samples differ, an array has another number of columns, values are not
+        finite, class indices are not whole numbers, or `max_distance` is negative or NaN.
+
+    See Also
+    --------
+    detection_scores : Precision, recall and F1 of all detections.
+    sklearn.metrics.precision_recall_curve : The curve of a classifier, in the same order.
+    sklearn.metrics.PrecisionRecallDisplay : Plots ``(precision, recall)``.
+
+    Notes
+    -----
+    A cumulative sum over the pairs of a single matching would be wrong: of two detections of one
+    object, that matching takes the closer one, even if the other has the higher score and is right
+    where the closer one is not detected yet. Recall never falls as the threshold falls, because
+    :func:`match_points` finds as many pairs as possible, and those of fewer detections are
+    possible among more. Precision may do either.
+
+    The time is that of one matching for each sample, class and score that occurs in them: other
+    samples and classes are not matched again at a threshold.
+
+    Examples
+    --------
+    The most certain detection is right, the second one is not, the third finds the other object:
+
+    >>> from sklearn_micranet.metrics import detection_precision_recall_curve
+    >>> points_true = [[[0, 10, 10], [0, 40, 40]]]
+    >>> points_pred = [[[0, 11, 10, 0.9], [0, 25, 25, 0.75], [0, 40, 41, 0.5]]]
+    >>> precision, recall, thresholds = detection_precision_recall_curve(
+    ...     points_true, points_pred, max_distance=3
+    ... )
+    >>> precision.round(2).tolist()
+    [0.67, 0.5, 1.0, 1.0]
+    >>> recall.tolist()
+    [1.0, 0.5, 0.5, 0.0]
+    >>> thresholds.tolist()
+    [0.5, 0.75, 0.9]
+    """
+    points_true, points_pred = _check_samples(points_true, points_pred, (4,), max_distance)
+    scores = np.concatenate([np.empty(0), *(rows[:, 3] for rows in points_pred)])
+    thresholds, n_new = np.unique(scores, return_counts=True)
+    n_new_matched = np.zeros(len(thresholds), dtype=int)
+    for objects, detections in _by_class(points_true, points_pred):
+        levels = np.unique(detections[:, 3])
+        n_matched = [
+            _n_matched(objects, detections[detections[:, 3] >= level], max_distance)
+            for level in levels
+        ]
+        n_new_matched[np.searchsorted(thresholds, levels)] -= np.diff(n_matched, append=0)
+    n_pred, n_matched = (np.cumsum(n[::-1])[::-1] for n in (n_new, n_new_matched))
+    if n_true := sum(map(len, points_true)):
+        recall = n_matched / n_true
+    else:
+        warnings.warn(
+            "There are no objects in points_true: recall is set to one at each threshold.",
+            UserWarning,
+            stacklevel=2,
+        )
+        recall = np.ones(len(thresholds))
+    return np.append(n_matched / n_pred, 1.0), np.append(recall, 0.0), thresholds
+
+
+def _check_samples(points_true, points_pred, n_columns, max_distance):
+    """Return the rows of all samples as arrays; `n_columns` are those legal for detections."""
+    check_max_distance(max_distance)
+    if len(points_pred) != len(points_true):
+        raise ValueError(
+            "points_pred must hold one array for each sample of points_true, "
+            f"{len(points_true)}. Got {len(points_pred)} instead."
+        )
+    return (
+        [_check_rows(rows, f"points_true[{i}]", (3,)) for i, rows in enumerate(points_true)],
+        [_check_rows(rows, f"points_pred[{i}]", n_columns) for i, rows in enumerate(points_pred)],
+    )
+
+
 def _check_rows(rows, name, n_columns):
     rows = check_points(rows, name)
     if len(rows) == 0:
-        return np.empty((0, 3))
+        return np.empty((0, max(n_columns)))
     if rows.shape[1] not in n_columns:
         raise ValueError(
             f"{name} must have {' or '.join(map(str, n_columns))} columns, the first three of them "
@@ -119,3 +215,15 @@ def _check_rows(rows, name, n_columns):
             f"Got {rows[:, 0]} instead."
         )
     return rows
+
+
+def _by_class(points_true, points_pred):
+    """Yield the objects and the detections of each sample and class that has both."""
+    for objects, detections in zip(points_true, points_pred, strict=True):
+        for class_index in np.intersect1d(objects[:, 0], detections[:, 0]):
+            yield (rows[rows[:, 0] == class_index] for rows in (objects, detections))
+
+
+def _n_matched(objects, detections, max_distance):
+    index_true, _ = match_points(objects[:, 1:3], detections[:, 1:3], max_distance=max_distance)
+    return len(index_true)

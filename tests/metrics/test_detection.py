@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
 from cases import DETECTION_CASE
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.spatial.distance import cdist
+from sklearn.metrics import precision_recall_curve
 
-from sklearn_micranet.metrics import detection_scores
+from sklearn_micranet.metrics import (
+    _detection,
+    detection_precision_recall_curve,
+    detection_scores,
+    match_points,
+)
 
 OBJECT = [[0, 5, 5]]
 
@@ -92,3 +102,129 @@ def test_wrong_parameters_raise_even_without_points():
         detection_scores([], [], max_distance=-1)
     with pytest.raises(TypeError, match="zero_division must be an instance of"):
         detection_scores([], [], max_distance=3, zero_division="warn")
+
+
+# --- precision-recall curve -----------------------------------------------------------------
+
+
+def test_known_curve():
+    precision, recall, thresholds = detection_precision_recall_curve(
+        DETECTION_CASE.points_true, DETECTION_CASE.points_pred, max_distance=3
+    )
+    # From the most certain detection on: right, wrong, right, right, wrong, wrong; of 4 objects.
+    assert_array_equal(thresholds, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert_allclose(precision, [3 / 6, 3 / 5, 3 / 4, 2 / 3, 1 / 2, 1, 1])
+    assert_allclose(recall, [3 / 4, 3 / 4, 3 / 4, 2 / 4, 1 / 4, 1 / 4, 0])
+
+
+def test_each_threshold_is_matched_anew():
+    points_true, points_pred = [OBJECT], [[[0, 5, 7, 0.9], [0, 5, 6, 0.5]]]
+    scores = detection_scores(points_true, points_pred, max_distance=3)
+    _, taken = match_points([[5, 5]], [[5, 7], [5, 6]], max_distance=3)
+    assert taken.tolist() == [1]  # premise: of both detections, the uncertain one is taken
+    precision, recall, _ = detection_precision_recall_curve(
+        points_true, points_pred, max_distance=3
+    )
+    assert_array_equal(precision, [scores.precision, 1, 1])
+    assert_array_equal(recall, [scores.recall, 1, 0])
+
+
+def random_points(rng, *, with_scores):
+    """Return crowded points of three samples and classes, a score being that of several."""
+    samples = []
+    for n in rng.integers(0, 15, 3):
+        rows = [rng.integers(0, 3, n), *rng.uniform(0, 8, (2, n))]
+        samples.append(np.column_stack([*rows, rng.integers(0, 6, n) / 5] if with_scores else rows))
+    return samples
+
+
+def most_pairs(objects, detections, max_distance):
+    """Count the pairs of one sample with another algorithm, that of Hopcroft and Karp."""
+    if not (len(objects) and len(detections)):
+        return 0
+    same_class = objects[:, :1] == detections[:, 0]
+    near = cdist(objects[:, 1:3], detections[:, 1:3]) <= max_distance
+    return (maximum_bipartite_matching(csr_array(same_class & near)) >= 0).sum()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_curve_is_that_of_the_scores_at_each_threshold(seed):
+    rng = np.random.default_rng(seed)
+    points_true = random_points(rng, with_scores=False)
+    points_pred = random_points(rng, with_scores=True)
+    precision, recall, thresholds = detection_precision_recall_curve(
+        points_true, points_pred, max_distance=2
+    )
+    assert_array_equal(thresholds, np.unique(np.concatenate(points_pred)[:, 3]))
+    assert len(precision) == len(recall) == len(thresholds) + 1
+    assert (precision[-1], recall[-1]) == (1, 0)
+    for i, threshold in enumerate(thresholds):
+        kept = [rows[rows[:, 3] >= threshold] for rows in points_pred]
+        scores = detection_scores(points_true, kept, max_distance=2)
+        assert_allclose((precision[i], recall[i]), (scores.precision, scores.recall))
+        n_pairs = sum(most_pairs(*points, 2) for points in zip(points_true, kept, strict=True))
+        assert scores.n_true_positives == n_pairs
+    assert (np.diff(recall) <= 0).all()
+
+
+def test_curve_of_well_separated_objects_is_that_of_a_classifier():
+    rng = np.random.default_rng(0)
+    is_object, scores = rng.random(50) < 0.4, rng.integers(0, 20, 50) / 20
+    points = np.column_stack([np.zeros(50), np.arange(50) * 10, np.zeros(50)])
+    found = detection_precision_recall_curve(
+        [points[is_object]], [np.column_stack([points, scores])], max_distance=3
+    )
+    for array, expected in zip(found, precision_recall_curve(is_object, scores), strict=True):
+        assert_allclose(array, expected)
+
+
+def test_only_what_gains_a_detection_is_matched_again(monkeypatch):
+    calls = []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        return match_points(*args, **kwargs)
+
+    monkeypatch.setattr(_detection, "match_points", count)
+    detection_precision_recall_curve(
+        DETECTION_CASE.points_true, DETECTION_CASE.points_pred, max_distance=3
+    )
+    # One score of class 0 and two of class 1 in sample 0, two of class 1 in sample 1; there is no
+    # object of class 0 in sample 1.
+    assert len(calls) == 5
+
+
+def test_curve_without_detections():
+    for points_pred in ([[], []], [np.empty((0, 4)), []]):
+        curve = detection_precision_recall_curve([OBJECT, []], points_pred, max_distance=3)
+        assert [array.tolist() for array in curve] == [[1], [0], []]
+
+
+def test_curve_without_objects_warns_as_scikit_learn_does():
+    with pytest.warns(UserWarning, match="No positive class found"):
+        expected = precision_recall_curve([0, 0], [0.5, 0.9])
+    points_pred = [[[0, 5, 5, 0.5]], [[1, 5, 5, 0.9]]]
+    with pytest.warns(UserWarning, match="no objects in points_true: recall is set to one") as w:
+        curve = detection_precision_recall_curve([[], []], points_pred, max_distance=3)
+    assert w[0].filename == __file__
+    for array, other in zip(curve, expected, strict=True):
+        assert_array_equal(array, other)
+    with pytest.warns(UserWarning, match="no objects in points_true"):
+        curve = detection_precision_recall_curve([], [], max_distance=3)
+    assert [array.tolist() for array in curve] == [[1], [0], []]
+
+
+@pytest.mark.parametrize(
+    ("points_pred", "max_distance", "match"),
+    [
+        ([OBJECT], 3, r"points_pred\[0\] must have 4 columns.*Got 3"),
+        ([[[0, 5, 5, np.nan]]], 3, r"Input points_pred\[0\] contains NaN"),
+        ([[[0, 5, 5, np.inf]]], 3, r"Input points_pred\[0\] contains infinity"),
+        ([[[0.5, 5, 5, 0.9]]], 3, r"first column of points_pred\[0\] .* whole numbers"),
+        ([[], []], 3, r"each sample of points_true, 1\. Got 2"),
+        ([[]], -1, "max_distance must be at least 0"),
+    ],
+)
+def test_wrong_input_of_the_curve_raises(points_pred, max_distance, match):
+    with pytest.raises(ValueError, match=match):
+        detection_precision_recall_curve([OBJECT], points_pred, max_distance=max_distance)
