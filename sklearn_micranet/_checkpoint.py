@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pickle import PicklingError
 
 import joblib
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PassthroughScoring
 from skorch.history import History
 
+from ._hash import Hasher
 from ._lazy_stack import take
-from ._weights import read_tensors, write_atomically
+from ._weights import read_tensors, remove_stale_parts, write_atomically
 
 N_HASHED_AT_ONCE = 64  # images
 _STATES = {
@@ -43,22 +45,60 @@ def training_key(classifier, initial, seed, *data):
     parameters = classifier.get_params(deep=False)
     for name in ("pretrained", "random_state", *_WITHOUT_INFLUENCE):
         del parameters[name]
-    weights = initial and {name: t.numpy(force=True) for name, t in initial.items()}
+    parameters["callbacks"] = list(parameters["callbacks"] or ())
+    hashes = {name: _hash_of_parameter(name, value) for name, value in parameters.items()}
     content = [
         None
         if part is None
-        else [fingerprint(part.images), part.indices, part.targets.numpy(), _numpy(part.weights)]
+        else [fingerprint(part.images), part.indices, part.targets, part.weights]
         for part in data
     ]
-    return joblib.hash([_VERSION, parameters, weights, seed, content])
+    return _Hasher().hash([_VERSION, hashes, initial and dict(initial), seed, content])
 
 
 _VERSION = 1  # to be raised when the same inputs train another network
-_WITHOUT_INFLUENCE = ("threshold", "device", "checkpoint_dir", "callbacks", "verbose")
+_WITHOUT_INFLUENCE = ("threshold", "device", "checkpoint_dir", "verbose")
 
 
-def _numpy(tensor):
-    return None if tensor is None else tensor.numpy()
+def _hash_of_parameter(name, value):
+    try:
+        return _Hasher().hash(value)
+    except (PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"{name} must be picklable where checkpoint_dir is given, since a training is found by "
+            f"it. Got {value!r:.100} instead: define a function with def, outside of any other, "
+            "and let get_params of a callback leave out what does not change the training, such "
+            f"as a log. ({error.args[0]!s:.200})"
+        ) from error
+
+
+class _Hasher(Hasher):
+    """Hash tensors by their values, and what training leaves unchanged of modules and callbacks.
+
+    That is their parameters: of a callback those of `get_params`, without what ends in an
+    underscore; of a module its tensors and public attributes, but for its last device and dtype.
+    """
+
+    def save(self, obj):
+        if isinstance(obj, torch.Tensor):
+            values = obj.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            obj = (str(obj.dtype), tuple(obj.shape), values)
+        super().save(obj)
+
+    def reducer_override(self, obj):
+        """Return the class, its arguments and the state of an object, as its ``__reduce__``."""
+        if isinstance(obj, Callback):
+            return type(obj), (), obj.get_params(deep=False)
+        if isinstance(obj, torch.nn.Module):
+            return type(obj), (), {k: v for k, v in vars(obj).items() if _is_setting(k, v)}
+        return NotImplemented
+
+
+def _is_setting(name, value):
+    """Whether an attribute of a module is no trace of its last batch."""
+    if name.startswith("_"):
+        return name in ("_parameters", "_buffers", "_modules")
+    return not isinstance(value, torch.device | torch.dtype)
 
 
 class Checkpoint(Callback):
@@ -82,6 +122,7 @@ class Checkpoint(Callback):
     def __init__(self, path, seed):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(path)
         self.state = None
         if path.exists():
             try:
@@ -124,6 +165,7 @@ class Checkpoint(Callback):
     def finish(self, net):
         """Write the final state, that a later training with the same inputs returns at once."""
         self._write(net, net.history, is_finished=True)
+        remove_stale_parts(self.path)
 
     def _write(self, net, history, is_finished):
         on_cuda = torch.device(net.device).type == "cuda"

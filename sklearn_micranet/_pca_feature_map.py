@@ -4,9 +4,7 @@ from functools import cached_property
 from hashlib import sha256
 from numbers import Real
 
-import joblib
 import numpy as np
-from joblib.func_inspect import get_func_code
 from scipy import ndimage
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
@@ -14,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
 from . import __version__
+from ._hash import Hasher
 from ._lazy_stack import LazyStack
 from ._validation import check_stack, is_ragged
 
@@ -261,11 +260,8 @@ class _Keep:
     def key(self):
         parameters = self.fuse.step.get_params()
         del parameters["memory"]
-        # joblib hashes a function by its name; edited, it has to be another.
-        function = getattr(self.fuse.step.foreground, "func", self.fuse.step.foreground)
-        code = get_func_code(function)[0] if hasattr(function, "__code__") else None
         explained = getattr(self.explain, "key", None)
-        return joblib.hash([__version__, explained, parameters, code, self.fuse.indices])
+        return Hasher().hash([__version__, explained, parameters, self.fuse.indices])
 
     def __call__(self, batch):
         samples = [batch[i : i + 1] for i in range(len(batch))]

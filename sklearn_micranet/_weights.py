@@ -4,8 +4,11 @@ import io
 import json
 import os
 import re
+import time
 import uuid
 from collections import OrderedDict
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ _FORMAT, _VERSION = "sklearn-micranet weights", 1
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PLAIN_TYPES = (str, int, float, bool, type(None), torch.Tensor)
 _N_LISTED = 3  # names in an error message
+_STALE_AGE = 3600  # s
 
 
 def write_weights(path, state_dict, metadata):
@@ -142,10 +146,25 @@ def write_atomically(path, payload):
     path = Path(path)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        part.write_bytes(content.getbuffer())
+        with open(part, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_stale_parts(path):
+    """Remove what writes of a file have left that were killed.
+
+    Another process may be writing the same file, which takes seconds: what is younger than an hour
+    stays.
+    """
+    with suppress(OSError):  # another process removes one too, or has it open
+        for part in path.parent.glob(f"{escape(path.name)}.*.part"):
+            if time.time() - part.stat().st_mtime > _STALE_AGE:
+                part.unlink()
 
 
 def read_tensors(path):
@@ -157,17 +176,22 @@ def read_tensors(path):
         If there is no such file.
     ValueError
         If the file is damaged or of another kind, or holds Python objects.
+    OSError, MemoryError or RuntimeError
+        If the file cannot be read now, or memory does not suffice: that says nothing about it.
     """
     with _open(path) as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a KeyError for text, an OSError for a truncated file, ...
-            raise ValueError(
-                f"{path} must be a file of tensors and plain values that torch.save wrote. Got an "
-                "empty, truncated or different file instead, or one with Python objects, which "
-                "are refused as they can run code. Copy the file again, or have its author save "
-                "the state_dict() of the network."
-            ) from error
+        content = io.BytesIO(file.read())
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # a KeyError for text, an OSError for a truncated file, ...
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            raise
+        raise ValueError(
+            f"{path} must be a file of tensors and plain values that torch.save wrote. Got an "
+            "empty, truncated or different file instead, or one with Python objects, which "
+            "are refused as they can run code. Copy the file again, or have its author save "
+            "the state_dict() of the network."
+        ) from error
 
 
 def _open(path):

@@ -1,8 +1,13 @@
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -12,10 +17,21 @@ import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochScoring,
+    Freezer,
+    GradientNormClipping,
+    LRScheduler,
+    Unfreezer,
+)
+from torch.optim.lr_scheduler import StepLR
 
 from sklearn_micranet import MicraNetClassifier, MicraNetEnsemble, _checkpoint
+from sklearn_micranet._checkpoint import training_key
 from sklearn_micranet._network import MicraNet
+from sklearn_micranet._weights import read_tensors
 
 N, N_EPOCHS = 12, 4
 LABELS = np.arange(N) % 3 % 2
@@ -56,6 +72,9 @@ class Stop(Callback):
         self.losses = losses  # take the place of the validation losses, epoch by epoch
         self.n_epochs = 0
         self.n_batches = 0
+
+    def get_params(self, deep=True):
+        return {}  # wherever it stops, it is the same training
 
     def notify(self, event, net, training=None):
         self.n_epochs += event == "on_epoch_end"
@@ -208,7 +227,7 @@ def test_any_random_state_is_resumed(kind, tmp_path):
     np.random.seed(1)
     fit_interrupted(lambda: small(random_state=random_state(), checkpoint_dir=tmp_path), Stop(3))
     np.random.seed(2)  # None: what counts is the seed in the file
-    resumed = fit(small(random_state=random_state(), checkpoint_dir=tmp_path))
+    resumed = fit(small(random_state=random_state(), checkpoint_dir=tmp_path, callbacks=[Stop()]))
     assert len(os.listdir(tmp_path)) == 1
     assert_same_training(resumed, expected)
 
@@ -216,7 +235,7 @@ def test_any_random_state_is_resumed(kind, tmp_path):
 def test_ctrl_c_leaves_a_fitted_classifier_and_a_checkpoint_of_the_last_epoch(tmp_path):
     class CtrlC(Stop):
         def notify(self, event, net, training=None):
-            if event == "on_batch_end" and len(net.history) == 4:
+            if event == "on_batch_end" and len(net.history) == self.epoch:
                 signal.raise_signal(signal.SIGINT)
 
     losses_of_epochs = [3, 1, 2, 2, 2]  # the best is not the last
@@ -224,14 +243,15 @@ def test_ctrl_c_leaves_a_fitted_classifier_and_a_checkpoint_of_the_last_epoch(tm
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            fit(small(checkpoint_dir=tmp_path, callbacks=[CtrlC()]))
+            fit(small(checkpoint_dir=tmp_path, callbacks=[CtrlC(4)]))
     finally:
         signal.signal(signal.SIGINT, before)
     stop = Stop(4, error=KeyboardInterrupt, losses=losses_of_epochs)
     interrupted = fit_interrupted(lambda: small(checkpoint_dir=tmp_path / "other"), stop)
     at_best = fit(small(max_epochs=2, early_stopping=False))
     assert np.array_equal(interrupted.predict_proba(IMAGES), at_best.predict_proba(IMAGES))
-    resumed = fit(small(checkpoint_dir=tmp_path))
+    resumed = fit(small(checkpoint_dir=tmp_path, callbacks=[CtrlC()]))
+    assert len(os.listdir(tmp_path)) == 2  # with the folder "other"
     assert_same_training(resumed, fit(small()))
 
 
@@ -239,33 +259,29 @@ def test_ctrl_c_leaves_a_fitted_classifier_and_a_checkpoint_of_the_last_epoch(tm
 
 TRAIN_AND_DIE = """
 import os, signal, sys
-from pathlib import Path
 import joblib, torch
-from skorch.callbacks import Callback
+from skorch import NeuralNet
 
 torch.set_num_threads(1)
 classifier, X, y = joblib.load(sys.argv[1])
 epoch, where = int(sys.argv[2]), sys.argv[3]
-now = None
+now, notify, fsync = None, NeuralNet.notify, os.fsync
 
-class Kill(Callback):
-    def on_batch_end(self, net, training, **kwargs):
-        if where == "batch" and len(net.history) == epoch and training:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def on_epoch_begin(self, net, **kwargs):
-        global now
-        now = len(net.history)
-
-def write_half(path, content):
-    with open(path, "wb") as file:
-        file.write(content[: len(content) // (2 if now == epoch else 1)])
-    if now == epoch:
+def notify_and_die(net, event, **kwargs):
+    global now
+    now = len(net.history) + (event == "on_epoch_begin")  # which adds its row
+    if where == "batch" and event == "on_batch_end" and now == epoch and kwargs["training"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    notify(net, event, **kwargs)
 
-if where == "write":
-    Path.write_bytes = write_half
-classifier.set_params(callbacks=[Kill()]).fit(X, y)
+def write_half_and_die(file):
+    if where == "write" and now == epoch:
+        os.truncate(file, os.fstat(file).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(file)
+
+NeuralNet.notify, os.fsync = notify_and_die, write_half_and_die
+classifier.fit(X, y)
 """
 
 
@@ -282,14 +298,50 @@ def test_resumes_after_kill_9(tmp_path):
         command = [sys.executable, "-c", TRAIN_AND_DIE, str(job), str(epoch), where]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert run.returncode == -signal.SIGKILL, run.stderr
-        kept.append([p.read_bytes() for p in folder.glob("*.pt")])
-    assert len(kept[0]) == 1
+        (file,) = folder.glob("*.pt")
+        kept.append(file.read_bytes())
     assert kept[0] == kept[1]
     assert len(list(folder.glob("*.part"))) == 1  # half written
-    stop = Stop()
-    resumed = fit(small(checkpoint_dir=folder, callbacks=[stop], **make))
-    assert stop.n_epochs == N_EPOCHS - 2
+    epochs = json.loads(read_tensors(file)["history"])
+    resumed = fit(small(checkpoint_dir=folder, **make))
+    # Their durations, too: they were not run again.
+    assert [{**row, "batches": []} for row in resumed.history_[:2]] == epochs
     assert_same_training(resumed, fit(small(**make)))
+
+
+def test_what_killed_writes_have_left_is_removed(tmp_path):
+    fit(small(checkpoint_dir=tmp_path))
+    (file,) = tmp_path.iterdir()
+    an_hour_ago = time.time() - 3700
+    for n in range(2):  # before a training that is finished, and before one that goes on
+        old, young, other = (
+            tmp_path / f"{name}.part" for name in (f"{file.name}.a", f"{file.name}.b", "c.pt.d")
+        )
+        for part in (old, young, other):
+            part.write_bytes(b"half")
+        for part in (old, other):
+            os.utime(part, (an_hour_ago, an_hour_ago))
+        if n:
+            file.unlink()
+        fit(small(checkpoint_dir=tmp_path))
+        assert set(tmp_path.iterdir()) == {file, young, other}
+
+
+def test_what_grew_old_during_a_training_is_removed_at_its_end(tmp_path, monkeypatch):
+    fit(small(checkpoint_dir=tmp_path))
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    (tmp_path / f"{file.name}.a.part").write_bytes(b"half")
+    finish = _checkpoint.Checkpoint.finish
+
+    def finish_late(checkpoint, net):
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3700)
+        finish(checkpoint, net)
+
+    monkeypatch.setattr(_checkpoint.Checkpoint, "finish", finish_late)
+    fit(small(checkpoint_dir=tmp_path))
+    assert os.listdir(tmp_path) == [file.name]
 
 
 @pytest.mark.parametrize("fails", ["torch.save", "os.replace"])
@@ -305,7 +357,7 @@ def test_an_error_while_a_checkpoint_is_written_keeps_the_old_one(fails, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(fails, fail_the_third_time)
         with pytest.raises(OSError, match="disk"):
-            fit(small(checkpoint_dir=tmp_path))
+            fit(small(checkpoint_dir=tmp_path, callbacks=[Stop()]))
     (file,) = tmp_path.iterdir()
     assert file.suffix == ".pt"
     stop = Stop()
@@ -382,6 +434,7 @@ OTHER_PARAMETERS = {
     "min_coverage": 0.1,
     "precision": "bfloat16",
     "n_threads": 1,
+    "callbacks": [Freezer("depth*")],
     "random_state": 1,
 }
 WITHOUT_INFLUENCE = {
@@ -422,6 +475,141 @@ def test_parameters_without_influence(name, tmp_path):
     second = fit(small(checkpoint_dir=tmp_path, **{name: WITHOUT_INFLUENCE[name]}))
     assert len(os.listdir(tmp_path)) == 1
     assert second.history_ == first.history_
+
+
+def test_a_callback_is_run_that_another_training_was_without(tmp_path):
+    fit(small(checkpoint_dir=tmp_path))
+    frozen = fit(small(checkpoint_dir=tmp_path, callbacks=[Freezer("depth*")]))
+    expected = fit(small(callbacks=[Freezer("depth*")]))
+    assert not frozen.module_.depth1.conv_a.weight.requires_grad
+    for name, tensor in weights(frozen).items():
+        assert torch.equal(tensor, weights(expected)[name]), name
+
+
+def criterion(net, X, y):
+    return 0.0
+
+
+CALLBACKS = [
+    [Freezer("depth*")],
+    [Freezer("depth1*")],
+    [Unfreezer("depth*")],
+    [("freezer", Freezer("depth*"))],
+    [Freezer("depth*"), Freezer("linear*")],
+    [EpochScoring("accuracy")],
+    [EpochScoring(criterion)],
+    [GradientNormClipping],
+    [GradientNormClipping(1.0)],
+    [LRScheduler(StepLR, step_size=2)],
+    [LRScheduler(StepLR, step_size=3)],
+]
+
+
+def key_of(**parameters):
+    return training_key(small(**parameters), None, 0)
+
+
+def test_callbacks_are_found_by_their_parameters():
+    keys = [key_of(callbacks=callbacks) for callbacks in (None, *CALLBACKS)]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == key_of(callbacks=[]) == key_of(callbacks=())
+    assert keys[1:] == [key_of(callbacks=tuple(deepcopy(callbacks))) for callbacks in CALLBACKS]
+
+
+def test_callbacks_that_have_been_run_are_the_same(tmp_path):
+    callbacks = [EpochScoring(criterion), EarlyStopping(), LRScheduler(StepLR, step_size=2)]
+    classifier = small(lr_schedule="constant", callbacks=callbacks)
+    assert len(files_of(tmp_path, (classifier, {}), (classifier, {}))) == 1
+
+
+def jitter(batch):
+    return batch + 0.01 * torch.randn_like(batch)
+
+
+class Shift(torch.nn.Module):
+    """Holds tensors, and remembers its last batch as the modules of kornia do."""
+
+    def __init__(self, shift=0.1, scale=1.0):
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([shift]))
+        self.register_buffer("unsaved", torch.ones(2, dtype=torch.bfloat16), persistent=False)
+        self.bound = torch.tensor(9.0)
+        self.scale = scale
+        self.dtype = torch.float64
+
+    def forward(self, batch):
+        self._last, self.dtype = batch, batch.dtype
+        return (self.scale * batch + self.shift).clamp(max=self.bound)
+
+
+def test_an_augmentation_that_was_edited_is_another_training(tmp_path):
+    # As when a cell of a notebook is changed and run again: module and name stay the same.
+    def edited(batch):
+        return batch + torch.randn_like(batch)
+
+    edited.__name__ = edited.__qualname__ = "jitter"
+    for n, wrap in enumerate((lambda f: f, partial, lambda f: ["flip", f], torch.no_grad()), 1):
+        steps = [wrap(jitter), wrap(jitter), wrap(edited)]
+        fits = [(small(augmentation=step, max_epochs=1), {}) for step in steps]
+        assert len(files_of(tmp_path, *fits)) == 2 * n
+
+
+def test_modules_are_found_by_their_tensors_and_public_attributes():
+    modules = [
+        Shift(),
+        Shift(0.2),
+        Shift(scale=2.0),
+        torch.nn.Sequential(Shift()),
+        torch.nn.Sequential(Shift(), Shift()),
+        torch.nn.Sequential(Shift(), Shift(scale=2.0)),
+        torch.nn.Identity(),
+    ]
+    keys = [key_of(augmentation=module) for module in modules]
+    assert len(set(keys)) == len(keys)
+    modules[0](torch.zeros(1, 1, 2, 2))
+    assert keys == [key_of(augmentation=deepcopy(module)) for module in modules]
+
+
+def test_a_module_with_tensors_is_resumed(tmp_path):
+    def make(**parameters):
+        return small(augmentation=[Shift(), "flip"], **parameters)
+
+    fit_interrupted(lambda: make(checkpoint_dir=tmp_path), Stop(3))
+    stop = Stop()
+    resumed = fit(make(checkpoint_dir=tmp_path, callbacks=[stop]))
+    assert stop.n_epochs == N_EPOCHS - 2
+    assert_same_training(resumed, fit(make()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("augmentation", lambda batch: batch),
+        ("augmentation", ["flip", partial(torch.add, other=threading.Lock())]),
+        ("callbacks", [Freezer(lambda name: name.startswith("depth"))]),
+    ],
+)
+def test_what_cannot_be_hashed_is_named(name, value, tmp_path):
+    message = rf"^{name} must be picklable where checkpoint_dir .* Got .* instead: define a func"
+    with pytest.raises(TypeError, match=message) as error:
+        fit(small(checkpoint_dir=tmp_path, **{name: value}))
+    assert len(str(error.value)) < 600
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch):
+    fit(small(checkpoint_dir=tmp_path))
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+
+    def fail(*args, **kwargs):
+        raise MemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(MemoryError, match="no memory"):
+            fit(small(checkpoint_dir=tmp_path))
+    assert file.read_bytes() == content
 
 
 def changed(array, index, value):

@@ -19,6 +19,7 @@ NAMESPACES = ("sklearn_micranet", *(f"sklearn_micranet.{name}" for name in SUBPA
 
 # The data's direction: a module imports only modules further up.
 ORDER = [
+    "_hash",
     "_lazy_stack",
     "_validation",
     "_intensity_scaler",

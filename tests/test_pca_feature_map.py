@@ -1,5 +1,6 @@
 import pickle
 from copy import copy, deepcopy
+from functools import partial, wraps
 
 import joblib
 import numpy as np
@@ -675,18 +676,26 @@ def test_memory_is_never_stale(structures, counted, tmp_path, change):
     )
 
 
-def test_a_foreground_that_was_edited_is_another(tmp_path, monkeypatch):
+def decorated(function):
+    @wraps(function)
+    def wrapper(image):
+        return function(image)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, partial, decorated])
+def test_a_foreground_that_was_edited_is_another(tmp_path, wrap):
     # As when a cell of a notebook is changed and run again: module and name stay the same.
     maps = with_image(random_maps(0), np.random.default_rng(0).random((12, 17)))
-    params = {"rescale": "coarse", "foreground": is_bright}
+    params = {"rescale": "coarse", "foreground": wrap(is_bright)}
     before = fuse(maps, **params, memory=str(tmp_path))
 
     def edited(image):
         return image > 0.7
 
     edited.__name__ = edited.__qualname__ = "is_bright"
-    monkeypatch.setitem(globals(), "is_bright", edited)
-    params["foreground"] = edited
+    params["foreground"] = wrap(edited)
     after = fuse(maps, **params, memory=str(tmp_path))
     assert not np.array_equal(after, before)
     assert_array_equal(after, fuse(maps, **params))

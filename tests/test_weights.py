@@ -200,6 +200,26 @@ def test_a_crash_while_replacing_keeps_the_old_file(tmp_path, monkeypatch, state
     assert contents(tmp_path) == kept
 
 
+def test_the_content_is_on_the_disk_before_it_gets_the_name(tmp_path, monkeypatch, kept):
+    sizes, replaced = [], []
+    fsync, replace = os.fsync, os.replace
+
+    def record_and_sync(file):
+        sizes.append(os.fstat(file).st_size)
+        fsync(file)
+
+    def record_and_replace(source, target):
+        replaced.append((len(sizes), os.path.getsize(source)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_and_sync)
+    monkeypatch.setattr(os, "replace", record_and_replace)
+    write_atomically(tmp_path / "net.pt", {"a": torch.ones(100)})
+    assert replaced == [(1, sizes[0])]
+    assert contents(tmp_path).keys() == {"net.pt"}
+    assert sizes == [len(contents(tmp_path)["net.pt"])]
+
+
 def test_a_missing_folder_is_an_error(tmp_path, state_dict):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_weights(tmp_path / "nowhere" / "net.pt", state_dict, {})
@@ -268,6 +288,38 @@ def test_truncated_files_are_refused(tmp_path, state_dict, n_bytes):
     path.write_bytes(content[:n_bytes])
     with pytest.raises(ValueError, match=r"net\.pt must be a file of tensors .* truncated"):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no memory"), RuntimeError("DefaultCPUAllocator: can't allocate: no memory")],
+)
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    write_atomically(tmp_path / "x.pt", {})
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error), match="no memory"):
+        read_tensors(tmp_path / "x.pt")
+
+
+def test_torch_words_a_lack_of_memory_so():
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        torch.empty(2**50)
+
+
+def test_an_error_of_the_disk_is_no_damage(tmp_path, monkeypatch):
+    class Disk(io.BytesIO):
+        def read(self, *args):
+            raise OSError("Input/output error")
+
+        readinto = readline = read
+
+    write_atomically(tmp_path / "x.pt", {})
+    monkeypatch.setattr("sklearn_micranet._weights._open", lambda path: Disk(path.read_bytes()))
+    with pytest.raises(OSError, match="Input/output error"):
+        read_tensors(tmp_path / "x.pt")
 
 
 def malicious_files(victim):
