@@ -1,5 +1,6 @@
 """MicraNetEnsemble: several networks that are asked together."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,6 +15,7 @@ from ._classifier import MicraNetClassifier
 from ._lazy_stack import as_stack
 from ._network_classifier import NetworkClassifier
 from ._targets import Targets
+from ._training import split_off_validation
 from ._validation import check_images, is_lazy
 
 
@@ -33,14 +35,18 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         Number of networks, each with a seed of its own. Not used with `cv`.
     cv : int, cross-validation splitter or iterable, default=None
         With it there is a network for each fold: trained on the other folds, and monitored on
-        that one. ``None`` trains all networks on all images.
+        that one. ``None`` trains all networks on all images. The folds of an int are drawn so that
+        every class is represented evenly. Crops of one image belong in one fold: pass
+        ``list(GroupKFold().split(X, y, image_numbers))``.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Mean probability from which a class is predicted present, as in
         :class:`MicraNetClassifier`. The thresholds of the single networks are not used.
     n_jobs : int, default=None
         Number of networks that are trained at a time, as in :class:`joblib.Parallel`.
     random_state : int, RandomState instance or None, default=None
-        Governs the seeds of the networks.
+        Governs the seeds of the networks, and the folds if `cv` is an int. With ``None`` these
+        are others in every `fit`, so that no training resumes from a `checkpoint_dir` of
+        `estimator`: pass an int.
 
     Attributes
     ----------
@@ -120,24 +126,28 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         TypeError
             If `estimator` is not a MicraNetClassifier.
         ValueError
-            If X or y are not as described, or a fold leaves no image of a class to train on.
+            If X or y are not as described, or a fold leaves no image of a class, or no image
+            without it, to train on.
         """
         if not isinstance(self.estimator, MicraNetClassifier):
             raise TypeError(
                 "estimator must be a MicraNetClassifier. Got "
                 f"{type(self.estimator).__name__} instead."
             )
+        warn_of_lost_checkpoints(self, "seeds")
         prototype = clone(self.estimator)
         if is_lazy(X) or (isinstance(X, np.memmap) and X.ndim > 2):
             X = as_stack(X)  # so that folds of it are read piecewise, too
         labels = prototype._check_y(check_images(prototype, X, reset=True), y)
         targets = Targets(labels)
         targets.check_threshold(self.threshold)
+        random_state = check_random_state(self.random_state)
         parts = [(None, None)] * self.n_estimators
         if self.cv is not None:
-            parts = list(check_cv(self.cv, labels, classifier=True).split(X, labels))
-            _check_folds(parts, labels, targets.classes)
-        seeds = check_random_state(self.random_state).randint(2**31, size=len(parts))
+            indicator = targets.indicator(labels)
+            parts = list(self._splits(X, labels, indicator, random_state))
+            _check_folds(parts, indicator, targets.classes)
+        seeds = random_state.randint(2**31, size=len(parts))
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_member)(
                 clone(prototype).set_params(random_state=int(seed)), X, y, sample_weight, *part
@@ -169,14 +179,55 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
     def _labels(self, X, y):
         return self.estimators_[0]._labels(X, y)
 
+    def _splits(self, X, labels, indicator, random_state):
+        if not isinstance(self.cv, Integral):
+            return check_cv(self.cv).split(X, labels)
+        # Of a class that most images contain, the images without it are those to be spread.
+        is_frequent = 2 * indicator.sum(axis=0) > len(indicator)
+        return stratified_splits(indicator ^ is_frequent, self.cv, random_state)
 
-def _check_folds(parts, labels, classes):
-    """Raise a ValueError if a network would be trained without one of the classes."""
+
+def warn_of_lost_checkpoints(wrapper, drawn):
+    """Warn if a wrapper without a seed draws what the checkpoints of its classifier depend on."""
+    classifier = getattr(wrapper.estimator, "estimator", wrapper.estimator)
+    if wrapper.random_state is None and getattr(classifier, "checkpoint_dir", None) is not None:
+        name = type(wrapper).__name__
+        warnings.warn(
+            f"{name} draws other {drawn} in every fit because its random_state is None: trainings "
+            "with them never resume from checkpoint_dir. Pass an int as random_state of "
+            f"{name}.",
+            UserWarning,
+            stacklevel=4,  # who called fit, which is wrapped by scikit-learn
+        )
+
+
+def stratified_splits(indicator, n_folds, random_state):
+    """Return (train, test) indices of folds in which every class is represented evenly."""
+    everything = left = np.arange(len(indicator))
+    if len(left) < max(n_folds, 3):
+        raise ValueError(
+            "cv must not be more folds than there are images, at least three. Got "
+            f"{n_folds} folds of {len(left)} image(s) instead."
+        )
+    folds = []
+    for n_left in range(n_folds, 1, -1):
+        kept, drawn = split_off_validation(indicator[left], 1 / n_left, random_state)
+        folds.append(left[drawn])
+        left = left[kept]
+    # Two images are never split: the last two of as many folds as images are one.
+    return [(np.setdiff1d(everything, fold), fold) for fold in [*folds, left] if len(fold)]
+
+
+def _check_folds(parts, indicator, classes):
+    """Raise a ValueError if a network would be trained with a class in none or all images."""
     for train, _ in parts:
-        if labels.ndim == 1 and len(found := np.unique(labels[train])) < len(classes):
+        part = indicator[train]
+        lost = (part == part[:1]).all(axis=0) & (indicator != indicator[:1]).any(axis=0)
+        if lost.any():
             raise ValueError(
-                "The images outside each fold of cv must hold all classes, "
-                f"{classes.tolist()}. Got a fold that leaves {found.tolist()} to train on instead."
+                "The images outside each fold of cv must include some with and some without each "
+                f"class. Got a fold that leaves {classes[lost].tolist()} in all or none of the "
+                "images to train on instead. Use fewer folds, or pass other ones as cv."
             )
 
 

@@ -14,7 +14,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _estimator_has, check_is_fitted
 
 from ._classifier import MicraNetClassifier
-from ._ensemble import MicraNetEnsemble
+from ._ensemble import MicraNetEnsemble, stratified_splits, warn_of_lost_checkpoints
 from ._lazy_stack import as_stack
 from ._targets import Targets, check_labels
 from ._training import split_off_validation
@@ -73,7 +73,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     n_jobs : int, default=None
         Number of folds fitted at a time, as in :class:`joblib.Parallel`.
     random_state : int, RandomState instance or None, default=None
-        Governs which images are held out if `cv` is a number.
+        Governs which images are held out if `cv` is a number. With ``None`` these are others in
+        every `fit`, so that no training without them resumes from a `checkpoint_dir` of
+        `estimator`: pass an int.
 
     Attributes
     ----------
@@ -159,7 +161,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Images, or what else `estimator` is fitted on.
+            Images, or what else `estimator` is fitted on. A network or an ensemble that was
+            fitted already accepts a list of images of different sizes.
         y : array-like of shape (n_samples,), (n_samples, n_classes) or \
                 (n_samples, n_classes, height, width)
             Labels of two classes, or an indicator matrix. Masks are legal if `estimator` is a
@@ -188,6 +191,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         )
         if is_prefit:
             check_is_fitted(self.estimator)
+        elif self.cv is None or isinstance(self.cv, Real):
+            warn_of_lost_checkpoints(self, "folds")
         y = self._check_y(X, y, is_prefit)
         self._set_targets(y, is_prefit)
         if is_prefit:
@@ -308,7 +313,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
                 )
             return check_labels(self, X, y)
         classifier = classifier if is_prefit else clone(classifier)
-        y_checked = classifier._check_y(check_images(classifier, X, reset=not is_prefit), y)
+        images = check_images(classifier, X, reset=not is_prefit, allow_ragged=is_prefit)
+        y_checked = classifier._check_y(images, y)
         if is_prefit and are_masks(y) and y_checked.ndim == 1:
             return classifier.classes_[y_checked]
         return y_checked
@@ -357,7 +363,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         indicator = self._targets.indicator(y)
         random_state = check_random_state(self.random_state)
         if self.cv is None or isinstance(self.cv, Integral):
-            return _stratified_splits(indicator, self.cv or 5, random_state)
+            return stratified_splits(indicator, self.cv or 5, random_state)
         train, test = split_off_validation(indicator, self.cv, random_state)
         if not len(test):
             raise ValueError(
@@ -386,23 +392,6 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
 
 def _thawed(estimator):
     return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
-
-
-def _stratified_splits(indicator, n_folds, random_state):
-    """Return (train, test) indices of folds in which every class is represented evenly."""
-    everything = left = np.arange(len(indicator))
-    if len(left) < max(n_folds, 3):
-        raise ValueError(
-            "cv must not be more folds than there are images, at least three. Got "
-            f"{n_folds} folds of {len(left)} image(s) instead."
-        )
-    folds = []
-    for n_left in range(n_folds, 1, -1):
-        kept, drawn = split_off_validation(indicator[left], 1 / n_left, random_state)
-        folds.append(left[drawn])
-        left = left[kept]
-    # Two images are never split: the last two of as many folds as images are one.
-    return [(np.setdiff1d(everything, fold), fold) for fold in [*folds, left] if len(fold)]
 
 
 def _fit_and_hold_out(estimator, X, y, train, test, targets, keep):

@@ -1,4 +1,6 @@
 import pickle
+import re
+import warnings
 from copy import deepcopy
 
 import h5py
@@ -212,14 +214,15 @@ def folds_of(splits):
     return [(train.tolist(), test.tolist()) for train, test in splits]
 
 
-GROUPED = [(np.arange(8, N), np.arange(8)), (np.arange(0, N, 2), np.arange(1, N, 2))]
+PAIRS = np.arange(N).reshape(-1, 2, 2)
+GROUPED = [(np.arange(8, N), np.arange(8)), (PAIRS[:, 0].ravel(), PAIRS[:, 1].ravel())]
 
 
 @pytest.mark.parametrize(
     ("kind", "cv", "splits"),
     [
-        ("binary", 3, [*StratifiedKFold(3).split(IMAGES, TARGETS["binary"])]),
-        ("multilabel", 4, [*KFold(4).split(IMAGES)]),
+        ("binary", StratifiedKFold(3), [*StratifiedKFold(3).split(IMAGES, TARGETS["binary"])]),
+        ("multilabel", KFold(4), [*KFold(4).split(IMAGES)]),
         ("multiclass", KFold(2, shuffle=True, random_state=1), None),
         ("multilabel", GROUPED, GROUPED),
     ],
@@ -239,6 +242,33 @@ def test_each_network_of_cv_is_monitored_on_its_fold(kind, cv, splits, form, rec
         assert are_equal(member, alone)
 
 
+SORTED = np.repeat([[1, 0], [0, 1]], N // 2, axis=0)
+
+
+@pytest.mark.parametrize("cv", [2, 4])
+@pytest.mark.parametrize("y", [SORTED, SORTED[:, 0]], ids=["multilabel", "binary"])
+def test_folds_of_a_number_represent_every_class(y, cv, recorded):
+    """Even if images are sorted by their labels, as those of one condition after another are."""
+    make_ensemble(small(callbacks=[Recorder()]), cv=cv).fit(IMAGES, y)
+    folds = [record["valid"] for record in recorded]
+    assert len(folds) == cv
+    assert sorted(np.concatenate(folds)) == list(range(N))
+    for record in recorded:
+        assert record["train"] == [i for i in range(N) if i not in record["valid"]]
+        assert_array_equal(SORTED[record["valid"]].sum(axis=0), N // 2 // cv)
+    make_ensemble(small(callbacks=[Recorder()]), cv=cv, random_state=1).fit(IMAGES, y)
+    assert [record["valid"] for record in recorded[cv:]] != folds
+
+
+def test_folds_of_a_number_spread_the_images_without_a_frequent_class(recorded):
+    y = SORTED.copy()
+    y[:, 1] = 1
+    y[[3, 5], 1] = 0
+    for seed in range(10):
+        make_ensemble(small(callbacks=[Recorder()]), cv=2, random_state=seed).fit(IMAGES, y)
+    assert {sum(y[record["valid"], 1] == 0) for record in recorded} == {1}
+
+
 def test_without_cv_every_network_sees_all_images(recorded):
     make_ensemble(small(callbacks=[Recorder()])).fit(IMAGES, INDICATOR)
     assert len(recorded) == 2
@@ -247,7 +277,7 @@ def test_without_cv_every_network_sees_all_images(recorded):
     assert recorded[0]["valid"] != recorded[1]["valid"]  # each sets aside a share of its own
 
 
-@pytest.mark.parametrize("cv", [None, 3])
+@pytest.mark.parametrize("cv", [None, KFold(3)], ids=["all", "cv"])
 def test_sample_weight(cv, recorded):
     weight = np.arange(N, dtype=float)  # the first image weighs nothing
     ensemble = make_ensemble(small(callbacks=[Recorder()]), cv=cv)
@@ -350,6 +380,20 @@ def test_learns_and_is_searched():
     assert len(search.best_estimator_.estimators_) == search.best_params_["n_estimators"]
 
 
+def test_checkpoints_that_never_resume_are_warned_of(tmp_path):
+    classifier = small(checkpoint_dir=tmp_path)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="MicraNetEnsemble draws other seeds") as caught:
+            make_ensemble(classifier, random_state=None).fit(IMAGES, INDICATOR)
+    assert caught[0].filename == __file__
+    assert len(list(tmp_path.iterdir())) == 4
+    with warnings.catch_warnings(action="error"):
+        for _ in range(2):
+            make_ensemble(classifier, cv=2).fit(IMAGES, INDICATOR)
+        make_ensemble(random_state=None).fit(IMAGES, INDICATOR)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
 @pytest.mark.parametrize("copy", ["pickle", "joblib"])
 def test_round_trip(at_odds, copy, tmp_path):
     for ensemble in at_odds.values():
@@ -382,14 +426,31 @@ def test_other_estimators_are_refused(estimator):
         MicraNetEnsemble(estimator).fit(IMAGES, INDICATOR)
 
 
-WITHOUT_C = [(np.flatnonzero(np.arange(N) % 3 < 2), np.arange(3))]
-ONE_CLASS = [(np.arange(1, N, 2), np.arange(0, N, 2))]
+EVEN, ODD = np.arange(0, N, 2), np.arange(1, N, 2)  # the first class is in the even images
+WITHOUT_C = np.flatnonzero(np.arange(N) % 3 < 2)
 
 
-@pytest.mark.parametrize(("kind", "cv"), [("multiclass", WITHOUT_C), ("binary", ONE_CLASS)])
-def test_a_fold_without_a_class_is_refused(kind, cv, no_training):
-    with pytest.raises(ValueError, match=r"must hold all classes, \[.*Got a fold that leaves \["):
-        make_ensemble(cv=[(np.arange(N), np.arange(4)), *cv]).fit(IMAGES, TARGETS[kind])
+@pytest.mark.parametrize(
+    ("kind", "train", "lost"),
+    [
+        ("multiclass", WITHOUT_C, "['c']"),
+        ("binary", ODD, "['no', 'yes']"),
+        ("multilabel", ODD, "[0]"),
+        ("multilabel", EVEN, "[0]"),
+        ("multilabel", [], "[0, 1, 2]"),
+    ],
+)
+def test_a_fold_that_leaves_a_class_in_all_or_no_images_is_refused(kind, train, lost, no_training):
+    cv = [(np.arange(N), np.arange(4)), (train, np.arange(4))]
+    with pytest.raises(
+        ValueError, match=re.escape(f"Got a fold that leaves {lost} in all or none")
+    ):
+        make_ensemble(cv=cv).fit(IMAGES, TARGETS[kind])
+
+
+def test_a_single_image_of_a_class_cannot_be_in_every_training(no_training):
+    with pytest.raises(ValueError, match=r"Got a fold that leaves \[1\] in all or none"):
+        make_ensemble(cv=4).fit(IMAGES, np.column_stack([np.arange(N) % 2, np.arange(N) == 7]))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import warnings
 from functools import partial
 from unittest import SkipTest
 
@@ -28,7 +29,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier
+from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, MicraNetEnsemble
 from sklearn_micranet._lazy_stack import as_stack
 from sklearn_micranet._tuned_thresholds_classifier import TunedThresholdsClassifierCV
 
@@ -546,6 +547,41 @@ def test_images_on_disk_are_read_piecewise(tuned, tmp_path, monkeypatch):
     again = tuned_small().fit(on_disk, LABELS)
     assert [type(X) for X in fitted_on] == [type(as_stack(IMAGES))] * 3
     assert_array_equal(again.best_thresholds_, tuned.best_thresholds_)
+
+
+@pytest.mark.parametrize("kind", ["network", "ensemble"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_fitted_network_is_tuned_on_images_of_different_sizes(kind, frozen):
+    classifier = small() if kind == "network" else MicraNetEnsemble(small(), n_estimators=2)
+    ragged = [image[: 16 - i % 5] for i, image in enumerate(IMAGES)]
+    with pytest.raises(ValueError, match="Training images must all have one size"):
+        TunedThresholdsClassifierCV(classifier).fit(ragged, LABELS)
+    classifier.fit(IMAGES, LABELS)
+    estimator = FrozenEstimator(classifier) if frozen else classifier
+    tuned = TunedThresholdsClassifierCV(estimator, cv="prefit").fit(ragged, LABELS)
+    expected = tune(LABELS, classifier.predict_proba(ragged))
+    assert_array_equal(tuned.best_thresholds_, expected.best_thresholds_)
+    assert_array_equal(tuned.predict(ragged), expected.predict(classifier.predict_proba(ragged)))
+
+
+def test_checkpoints_that_never_resume_are_warned_of(tmp_path):
+    def fit(classifier, **params):
+        return TunedThresholdsClassifierCV(classifier, **params).fit(IMAGES, LABELS)
+
+    classifier = small(checkpoint_dir=tmp_path)
+    drawn_anew = "TunedThresholdsClassifierCV draws other folds in every fit"
+    for estimator in (classifier, MicraNetEnsemble(classifier, n_estimators=1, random_state=0)):
+        with pytest.warns(UserWarning, match=drawn_anew) as caught:
+            tuned = fit(estimator, cv=2)
+        assert caught[0].filename == __file__
+    n_before = len(list(tmp_path.iterdir()))
+    with warnings.catch_warnings(action="error"):
+        for _ in range(2):
+            fit(classifier, cv=2, random_state=1)
+        assert len(list(tmp_path.iterdir())) == n_before + 2  # all images were trained on before
+        fit(classifier, cv=KFold(2))
+        fit(FrozenEstimator(tuned.estimator_))
+        fit(small(), cv=2)
 
 
 # --- errors ---------------------------------------------------------------------------------
