@@ -53,9 +53,10 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         "image", for steps that need it.
     memory : str or object with the joblib.Memory interface, default=None
         A folder in which the computed maps of each image are kept, to be read instead of computed
-        by the other candidates and folds of a grid search, other processes, and later runs. They
-        are found by the network's weights, the threshold and the image, so that a change of any
-        of these computes them anew. An image of 256 x 256 px takes 0.7 MB for each class explained.
+        by the other candidates and folds of a grid search, other processes, and later runs, on any
+        device. They are found by the network's weights, the threshold and the image, so that a
+        change of any of these computes them anew. An image of 256 x 256 px takes 0.7 MB for each
+        class explained.
     batch_size : int, default=8
         Number of images computed at a time. Memory grows with it, not with the number of images.
 
@@ -169,6 +170,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
             has one class, the positive one. A sequence of arrays of shape (n_classes, n_layers,
             height, width) if the images differ in size.
         """
+        self._validate_params()
         check_is_fitted(self)
         classifier = _source_of_maps(self.estimator_)
         check_is_fitted(classifier)
@@ -309,6 +311,7 @@ class _Explain:
             if self.cached:
                 part = part.cpu().numpy()  # what the network reads is what the maps are found by
                 pairs, maps = self.cached(self, self.small_key, part)
+                pairs, maps = pairs.to(self.device), [m.to(self.device) for m in maps]
             else:
                 pairs, maps = self.maps_of(part)
             if not len(pairs):
@@ -341,8 +344,12 @@ class _Explain:
 
 
 def _maps_of(explain, key, image):
-    """Compute the local maps of one image; joblib keeps them by `key` and `image`."""
-    return explain.maps_of(torch.from_numpy(image).to(explain.device))
+    """Compute the local maps of one image; joblib keeps them by `key` and `image`.
+
+    They are kept on the CPU, as they may be read where there is no other device.
+    """
+    pairs, maps = explain.maps_of(torch.from_numpy(image).to(explain.device))
+    return pairs.cpu(), [m.cpu() for m in maps]
 
 
 def _upsample(maps, size, padded_size, min_max):

@@ -7,7 +7,7 @@ from scipy import ndimage
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 
-from ._validation import are_masks, check_masks, check_stack, is_ragged
+from ._validation import are_masks, check_masks, check_ndim, check_stack, is_ragged
 from .metrics import detection_scores
 
 _AXES = "(n_samples, n_classes, height, width)"
@@ -133,6 +133,7 @@ class HungarianDetector(BaseEstimator):
 
 def _objects(segments):
     """Return (class index, row, column, score) of the components of (n_classes, height, width)."""
+    check_ndim(np.ndim(segments) + 1, ndim=4, axes=_AXES)
     objects = []
     for k, segment in enumerate(segments):
         labels, n = ndimage.label(segment, structure=_NEIGHBOURS)

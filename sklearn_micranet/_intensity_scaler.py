@@ -121,8 +121,8 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, height, width), \
                 (n_samples, height, width, n_channels) or (n_samples, n_features), or list of images
-            Images of any real dtype. Lazily read arrays are read image by image, and only by
-            ``method="training_range"``.
+            Images of any real dtype. Lazily read arrays are read batch by batch, and only by
+            ``method="training_range"``; where images differ in size, any method reads the first.
         y : None
             Ignored.
 
@@ -131,7 +131,8 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         self : object
         """
         images = check_images(self, X, reset=True, allow_ragged=True)
-        _check_percentiles(self.percentiles)
+        for name in ("data_min_", "data_max_"):  # an earlier fit may have learned them
+            vars(self).pop(name, None)
         if self.method == "training_range":
             extremes = np.asarray(_lazily(images, _extremes, item_shape=(2,), dtype=np.float64))
             self.data_min_ = float(np.median(extremes[:, 0]))
@@ -153,9 +154,17 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
             Each image is scaled when it is read and not kept, so that memory grows with what is
             read at a time. ``np.asarray(scaled)`` is the array.
         """
+        self._validate_params()
         check_is_fitted(self)
-        images = check_images(self, X, reset=False, allow_ragged=True)
         learned = self.method == "training_range"
+        if learned:
+            check_is_fitted(
+                self,
+                "data_min_",
+                msg='method="training_range" requires the range that fit learns with this method. '
+                "Got %(name)s fitted with another one instead: call fit again.",
+            )
+        images = check_images(self, X, reset=False, allow_ragged=True)
         scale = partial(
             _scale,
             method=self.method,
@@ -168,6 +177,14 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         item_shape = None if is_ragged(images) else images.shape[1:]
         function = partial(_scale_batch, scale=scale, flat_shape=flat_shape)
         return _lazily(images, function, item_shape=item_shape, dtype=np.float32)
+
+    def _validate_params(self):
+        super()._validate_params()
+        low_high = self.percentiles
+        if len(low_high) != 2 or not 0 <= low_high[0] < low_high[1] <= 100:
+            raise ValueError(
+                f"percentiles must be two increasing numbers in [0, 100]. Got {low_high!r} instead."
+            )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -218,7 +235,9 @@ def _offset_and_scale(image, *, method, percentiles, bit_depth, invert, training
         low = training_range[0]
         high = low + 0.8 * (training_range[1] - low)
     elif method == "percentile":
-        lower, upper = np.percentile(image, percentiles)
+        # NumPy takes no percentiles of bool.
+        values = image.view(np.uint8) if image.dtype == bool else image
+        lower, upper = np.percentile(values, percentiles)
         low, high = (lower, upper) if lower < upper else (low, high)
     if invert:
         low, high = high, low
@@ -236,10 +255,3 @@ def _largest_intensity(dtype, bit_depth):
             "camera fills: set bit_depth to the number of bits that are used."
         )
     return np.iinfo(dtype).max
-
-
-def _check_percentiles(percentiles):
-    if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
-        raise ValueError(
-            f"percentiles must be two increasing numbers in [0, 100]. Got {percentiles!r} instead."
-        )

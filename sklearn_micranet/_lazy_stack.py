@@ -93,7 +93,12 @@ class LazyStack(Sequence):
         part = _Part(rest)
         item_shape = self.item_shape and part(np.broadcast_to(0, (1, *self.item_shape))).shape[1:]
         return LazyStack(
-            selected, part, item_shape=item_shape, dtype=self.dtype, batch_size=self.batch_size
+            selected,
+            part,
+            item_shape=item_shape,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            layer_names=self.layer_names and _names_of_part(self.layer_names, rest),
         )
 
     def __iter__(self):
@@ -168,6 +173,18 @@ class LazyStack(Sequence):
 
     def _compute(self, indices):
         return self.function(take(self.source, indices))
+
+
+def _names_of_part(names, key):
+    """Return the layer names of a part of samples of (n_classes, n_layers, height, width).
+
+    ``None`` if the layers are not the second axis of the part, or none at all.
+    """
+    if Ellipsis in key:  # it stands for so many whole axes
+        at = key.index(Ellipsis)
+        key = [*key[:at], *[slice(None)] * (5 - len(key)), *key[at + 1 :]]
+    classes, layers = [*key, slice(None)][:2]
+    return names[layers] if isinstance(classes, slice) and isinstance(layers, slice) else None
 
 
 class _Part:

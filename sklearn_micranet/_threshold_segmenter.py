@@ -16,7 +16,7 @@ from sklearn.utils.validation import assert_all_finite, check_array, check_is_fi
 from ._block_otsu import block_otsu_thresholds
 from ._lazy_stack import LazyStack
 from ._learned_threshold import best_threshold, count_levels
-from ._validation import are_masks, check_masks, check_stack, is_lazy, is_ragged
+from ._validation import are_masks, check_masks, check_ndim, check_stack, is_lazy, is_ragged
 from .metrics import iou_score
 
 _AXES = "(n_samples, n_classes, height, width)"
@@ -291,6 +291,7 @@ class _Segment:
 
     def _segment(self, feature_maps):
         """Segment one sample of shape (n_classes, height, width)."""
+        check_ndim(feature_maps.ndim + 1, ndim=4, axes=_AXES)
         if self.step.method == "learned" and len(feature_maps) != len(self.step.thresholds_):
             raise ValueError(
                 f"X must have {len(self.step.thresholds_)} class(es), as the feature maps that "

@@ -1,5 +1,6 @@
 """Shape, dtype and label contracts shared by the estimators, with worded errors."""
 
+from functools import partial
 from math import isqrt
 from numbers import Integral
 
@@ -33,6 +34,12 @@ def is_lazy(X):
     )
 
 
+def _unpacked(X):
+    """Return an object array of arrays as the list that it stands for."""
+    is_packed = getattr(X, "dtype", None) is np.dtype(object) and X.ndim == 1
+    return list(X) if is_packed else X
+
+
 def check_images(estimator, X, *, reset, allow_ragged=False):
     """Validate images and record, or compare with, what `estimator` was fitted on.
 
@@ -50,16 +57,24 @@ def check_images(estimator, X, *, reset, allow_ragged=False):
     Returns
     -------
     images : ndarray, LazyStack, or list of ndarray
-        Not copied if it is an array of a real dtype already.
+        Not copied if it is an array of a real dtype already. The images of a lazy stack that
+        differ in size are checked when they are read; here, only ``reset=True`` reads the first.
     """
+    X = _unpacked(X)
     if is_ragged(X):
         if not allow_ragged:
             raise ValueError(
                 "Training images must all have one size. Got images of different sizes instead. "
                 "Cut them into crops of one size."
             )
-        images = X if is_lazy(X) else [_check_array(estimator, x) for x in X]
-        n_channels = _common_channels(images)
+        if is_lazy(X):
+            _check_not_empty(X)
+            n_channels = _common_channels([X[0]]) if reset else estimator.n_channels_in_
+            check = partial(_check_read, n_channels=n_channels, name=type(estimator).__name__)
+            images = LazyStack(X, check, item_shape=None, dtype=X.dtype, batch_size=X.batch_size)
+        else:
+            images = [_check_array(estimator, x) for x in X]
+            n_channels = _common_channels(images)
     else:
         images = as_stack(X) if is_lazy(X) else _check_array(estimator, X)
         if images.ndim == 2:
@@ -72,23 +87,37 @@ def check_images(estimator, X, *, reset, allow_ragged=False):
                 "n_channels) or, flattened, (n_samples, n_features). Got "
                 f"{images.ndim} dimensions instead."
             )
-        if 0 in images.shape:
-            raise ValueError(
-                "X must hold at least one image of at least one pixel. Got the shape "
-                f"{images.shape} instead."
-            )
+        _check_not_empty(images)
     if reset:
         estimator.n_channels_in_ = n_channels
         if getattr(images, "ndim", 3) != 2:  # an earlier fit may have been on flattened images
             for name in ("image_shape_", "n_features_in_", "feature_names_in_"):
                 vars(estimator).pop(name, None)
-    elif n_channels != estimator.n_channels_in_:
-        raise ValueError(
-            f"X must have {estimator.n_channels_in_} channel(s), as the images that "
-            f"{type(estimator).__name__} was fitted on. Got {n_channels} instead. X is a stack of "
-            "images, channels last: pass a single image as image[np.newaxis]."
-        )
+    else:
+        _check_channels(n_channels, estimator.n_channels_in_, type(estimator).__name__)
     return images
+
+
+def _check_read(images, *, n_channels, name):
+    _check_channels(_common_channels(images), n_channels, name)
+    return images
+
+
+def _check_channels(got, n_channels, name):
+    if got != n_channels:
+        raise ValueError(
+            f"X must have {n_channels} channel(s), as the images that {name} was fitted on. Got "
+            f"{got} instead. X is a stack of images, channels last: pass a single image as "
+            "image[np.newaxis]."
+        )
+
+
+def _check_not_empty(images):
+    if 0 in images.shape:
+        raise ValueError(
+            "X must hold at least one image of at least one pixel. Got the shape "
+            f"{images.shape} instead."
+        )
 
 
 def _check_array(estimator, X):
@@ -126,11 +155,11 @@ def _check_flattened(estimator, X, n_features, reset):
     # X, not the checked array: the feature names are those of the data frame.
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     if reset:
-        estimator.image_shape_ = _resolve_image_shape(estimator.image_shape, n_features)
+        estimator.image_shape_ = resolve_image_shape(estimator.image_shape, n_features)
     return estimator.image_shape_[2] if len(estimator.image_shape_) == 3 else 1
 
 
-def _resolve_image_shape(image_shape, n_features):
+def resolve_image_shape(image_shape, n_features):
     if image_shape is None:
         side = isqrt(n_features)
         return (side, side) if side * side == n_features else (1, n_features)
@@ -219,8 +248,10 @@ def check_stack(X, *, ndim, axes):
     Returns
     -------
     X : ndarray, LazyStack, or list of ndarray
-        A list when the samples differ in size.
+        A list when the samples differ in size. Those of a lazy stack are not read here: who reads
+        them calls :func:`check_ndim`.
     """
+    X = _unpacked(X)
     if is_lazy(X):
         stack, got = as_stack(X), ndim if is_ragged(X) else X.ndim
     elif is_ragged(X):
@@ -234,11 +265,16 @@ def check_stack(X, *, ndim, axes):
     else:
         stack = check_array(X, allow_nd=True, ensure_2d=False, ensure_min_samples=0, input_name="X")
         got = stack.ndim
-    if got != ndim:
-        raise ValueError(f"X must have the shape {axes}. Got {got} dimensions instead.")
+    check_ndim(got, ndim=ndim, axes=axes)
     if 0 in getattr(stack, "shape", ()):
         raise ValueError(
             "X must hold at least one sample of at least one pixel. Got the shape "
             f"{stack.shape} instead."
         )
     return stack
+
+
+def check_ndim(got, *, ndim, axes):
+    """Raise a ValueError if a stack has not `ndim` dimensions."""
+    if got != ndim:
+        raise ValueError(f"X must have the shape {axes}. Got {got} dimensions instead.")

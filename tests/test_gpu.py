@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -38,8 +39,9 @@ def on_each_device(tmp_path, **parameters):
     ]
 
 
-def local_maps(classifier):
-    return np.asarray(GradCAMFeatureTransformer(FrozenEstimator(classifier)).fit(X).transform(X))
+def local_maps(classifier, **parameters):
+    transformer = GradCAMFeatureTransformer(FrozenEstimator(classifier), **parameters)
+    return np.asarray(transformer.fit(X).transform(X))
 
 
 def test_auto_is_the_gpu():
@@ -159,6 +161,19 @@ def test_local_maps_are_close_to_those_of_the_cpu(tmp_path):
         # A maximum that is nearly a tie may move by a pixel: that is for the maximum to allow.
         assert np.median(difference) < 0.01 * abs(expected).max()
         assert difference.max() < 0.1 * abs(expected).max()
+
+
+@pytest.mark.parametrize("first", ["cpu", "gpu"])
+def test_kept_local_maps_are_read_on_another_device(first, tmp_path):
+    classifiers = on_each_device(tmp_path, threshold=0)
+    writer, reader = classifiers if first == "cpu" else classifiers[::-1]
+    memory = str(tmp_path / "maps")
+    expected = local_maps(writer, memory=memory)
+    assert expected.any()
+    np.testing.assert_allclose(local_maps(reader, memory=memory), expected, atol=1e-6)
+    kept = [joblib.load(path) for path in (tmp_path / "maps").rglob("output.pkl")]
+    assert len(kept) == N
+    assert {t.device.type for pairs, maps in kept for t in (pairs, *maps)} == {"cpu"}
 
 
 UNPICKLE = """

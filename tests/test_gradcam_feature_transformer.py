@@ -291,6 +291,13 @@ def test_image_travels_as_a_layer(size):
     assert_array_equal(dense[:, :, 1:], np.asarray(frozen(classifier).transform(images)))
 
 
+def test_eight_of_nine_layers_are_not_taken_for_others():
+    images = random_images(18, 23)
+    local_maps = frozen(fitted(images), include_image=True).transform(images)
+    with pytest.raises(ValueError, match=r"must have the layers .*'L8'.* Got \['image', 'L1'"):
+        PCAFeatureMap().fit_transform(local_maps[:, :, :8])
+
+
 @pytest.fixture
 def n_computed(monkeypatch):
     """Number of images whose local maps were computed: a list, one entry per batch."""
@@ -557,6 +564,13 @@ def test_wrong_parameters_are_refused(params, match):
         GradCAMFeatureTransformer(**params).fit(images, LABELS["binary"])
 
 
+@pytest.mark.parametrize("params", [{"classes": "al"}, {"batch_size": 0}, {"min_max": "no"}])
+def test_wrong_parameters_set_after_fit_are_refused(params):
+    transformer = frozen(fitted(GOOD)).set_params(**params)
+    with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter"):
+        transformer.transform(GOOD)
+
+
 class Other(BaseEstimator):
     def fit(self, X, y=None):
         raise AssertionError("fitted")
@@ -598,6 +612,28 @@ def test_memory_keeps_the_maps_of_each_image(n_computed, tmp_path):
     raw = clone(transformer).set_params(min_max=False).fit(images).transform(images[:1])
     assert not np.array_equal(np.asarray(raw), expected[:1])
     assert sum(n_computed) == N_IMAGES
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that is not on the CPU until it is copied there."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_memory_keeps_tensors_of_the_cpu(monkeypatch, tmp_path):
+    def on_gpu(self, images):
+        pairs, maps = maps_of(self, images)
+        return pairs.as_subclass(OnGPU), [m.as_subclass(OnGPU) for m in maps]
+
+    maps_of = implementation._Explain.maps_of
+    monkeypatch.setattr(implementation._Explain, "maps_of", on_gpu)
+    images = random_images(16, 20, n=1)
+    transformer = frozen(fitted(images), classes="all", memory=str(tmp_path))
+    np.asarray(transformer.transform(images))
+    (kept,) = tmp_path.rglob("output.pkl")
+    pairs, maps = joblib.load(kept)
+    assert [type(tensor) for tensor in (pairs, *maps)] == [torch.Tensor] * 9
 
 
 @pytest.mark.parametrize("change", ["weights", "threshold", "classes", "image"])
@@ -776,6 +812,14 @@ def test_an_ensemble_of_one_is_the_classifier():
     alone = np.asarray(frozen(ensemble.estimators_[0]).transform(images))
     assert_array_equal(np.asarray(local_maps), alone)
     assert alone.any()
+
+
+def test_parts_of_the_maps_of_an_ensemble_are_fused():
+    images = random_images(16, 20)
+    local_maps = frozen(fitted_ensemble(images), classes="all").transform(images)
+    expected = np.asarray(PCAFeatureMap().fit_transform(local_maps))
+    assert expected.any()
+    assert_array_equal(PCAFeatureMap().fit_transform(local_maps[1:, :1]), expected[1:, :1])
 
 
 def test_ensembles_are_cloned_and_fitted():

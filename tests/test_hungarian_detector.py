@@ -248,6 +248,12 @@ def test_wrong_segments_are_refused(X, match):
             getattr(HungarianDetector(), method)(X)
 
 
+def test_computed_segments_of_different_sizes_and_wrong_dimensions_are_refused():
+    stack = LazyStack([np.zeros((2, 8, 6, 5)), np.zeros((2, 8, 4, 5))], list, item_shape=None)
+    with pytest.raises(ValueError, match=r"n_classes, height, width\). Got 5 dimensions instead"):
+        HungarianDetector().predict(stack)
+
+
 def test_fit_reads_and_learns_nothing():
     detector = HungarianDetector()
     assert detector.fit(unread(), y="ignored") is detector

@@ -68,6 +68,13 @@ def test_percentile_ignores_and_clips_outliers():
     np.testing.assert_allclose(result[[0, 10, 50, 90, 100]], [0, 0, 0.5, 1, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_bool_images_are_images_of_0_and_1(method):
+    images = np.random.default_rng(0).random((3, 5, 6)) > 0.7
+    expected = scaled(images.astype(float), method=method)
+    np.testing.assert_allclose(scaled(images, method=method), expected, rtol=1e-6)
+
+
 def test_percentile_uses_the_range_of_a_nearly_empty_image():
     image = np.zeros((1, 100, 100))
     image[0, 3, 4] = 8
@@ -144,6 +151,30 @@ def test_later_changes_of_the_estimator_leave_earlier_results_alone():
     result = scaler.transform(np.array([[[0, 4]]]))
     scaler.fit(np.array([[[0, 1000]]]))
     np.testing.assert_allclose(result, [[[0, 0.5]]])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"method": "bogus"}, "'method' parameter"),
+        ({"bit_depth": 0}, "'bit_depth' parameter"),
+        ({"percentiles": (99, 1)}, r"two increasing numbers.*\(99, 1\)"),
+    ],
+)
+def test_wrong_parameters_set_after_fit_are_refused(parameters, match):
+    images = np.zeros((2, 3, 3))
+    scaler = IntensityScaler().fit(images).set_params(**parameters)
+    with pytest.raises(ValueError, match=match):
+        scaler.transform(images)
+
+
+def test_the_training_range_is_that_of_the_last_fit():
+    images = np.arange(18).reshape(2, 3, 3)
+    scaler = IntensityScaler(method="training_range").fit(images)
+    scaler.set_params(method="minmax").fit(images)
+    assert set(vars(scaler)) == {*scaler.get_params(), "n_channels_in_"}
+    with pytest.raises(NotFittedError, match=r"range that fit learns.*call fit again"):
+        scaler.set_params(method="training_range").transform(images)
 
 
 def test_result_can_be_pickled():

@@ -15,6 +15,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
+from sklearn_micranet._lazy_stack import LazyStack
 from sklearn_micranet.datasets import extract_crops
 
 N_IMAGES = 40
@@ -87,6 +88,30 @@ def test_images_are_read_batch_by_batch(before):
     assert len(on_disk.n_read_at_once) > 0
     assert max(on_disk.n_read_at_once) <= 32 < N_IMAGES
     assert_array_equal(masks, pipeline(*before).fit(images, labels).predict(images))
+
+
+def test_images_of_different_sizes_are_read_once_and_only_when_needed():
+    images, labels = images_and_labels()
+    read = []
+
+    def load(numbers):
+        read.extend(numbers)
+        return [images[i, : 16 - i] for i in numbers]
+
+    ragged = LazyStack([0, 1, 2], load, item_shape=None, dtype=np.uint8)
+    fitted = pipeline(IntensityScaler()).fit(images, labels)
+    stack = fitted.transform(ragged)
+    assert read == []
+    for use in (lambda: list(stack), lambda: fitted.predict(ragged)):
+        use()
+        assert read == [0, 1, 2]
+        read.clear()
+    classifier = fitted[1].estimator_
+    assert classifier.predict_proba(ragged).shape == (3, 2)
+    assert read == [0, 1, 2]
+    read.clear()
+    IntensityScaler().fit(ragged).transform(ragged)
+    assert read == [0]  # for its channels
 
 
 def test_crops_are_cut_without_reading_the_rest():

@@ -375,6 +375,33 @@ def test_layer():
         stack.layer("L2")
 
 
+@pytest.mark.parametrize("is_ragged", [False, True])
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        (np.s_[:, :1], ("image", "L1", "L8")),
+        (np.s_[:, :, 1:], ("L1", "L8")),
+        (np.s_[:, :, ::-1, :2, 0], ("L8", "L1", "image")),
+        (np.s_[..., 1:, :, :], ("L1", "L8")),
+        (np.s_[:, 1:, ..., :2], ("image", "L1", "L8")),
+        (np.s_[:, 0], None),
+        (np.s_[..., 0, :, :], None),
+    ],
+)
+def test_parts_keep_the_names_of_their_layers(is_ragged, part, names):
+    maps = np.random.default_rng(0).random((5, 2, 3, 4, 6), dtype=np.float32)
+    stack = LazyStack(
+        list(maps) if is_ragged else maps,
+        double,
+        item_shape=None if is_ragged else maps.shape[1:],
+        layer_names=("image", "L1", "L8"),
+    )
+    assert stack[part].layer_names == names
+    if names and stack[part][0].ndim == 4:
+        for one, other in zip(stack[part].layer("L8"), 2 * maps[part], strict=True):
+            assert_array_equal(one, other[:, names.index("L8")])
+
+
 def test_layer_without_names(stack):
     with pytest.raises(ValueError, match=r"one of None\. Got 'L1' instead"):
         stack.layer("L1")

@@ -887,6 +887,13 @@ def test_wrong_maps_are_refused(method, X, match):
         getattr(ThresholdSegmenter(), method)(X)
 
 
+@pytest.mark.parametrize("method", ["transform", "predict"])
+def test_computed_maps_of_different_sizes_and_wrong_dimensions_are_refused(method):
+    stack, _ = recorded_stack([np.zeros((2, 8, 6, 5)), np.zeros((2, 8, 4, 5))])
+    with pytest.raises(ValueError, match=r"n_classes, height, width\). Got 5 dimensions instead"):
+        list(getattr(ThresholdSegmenter(), method)(stack))
+
+
 @pytest.mark.parametrize("parameters", STEPS.values(), ids=STEPS)
 def test_the_input_is_left_as_it_is(parameters):
     X = blobs()

@@ -1,11 +1,21 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from sklearn_micranet._lazy_stack import LazyStack
-from sklearn_micranet._validation import are_masks, check_masks, check_stack, is_lazy, is_ragged
+from sklearn_micranet._validation import (
+    are_masks,
+    check_images,
+    check_masks,
+    check_stack,
+    is_lazy,
+    is_ragged,
+)
 
 AXES = "(n_samples, n_classes, height, width)"
+RAGGED = {"reset": True, "allow_ragged": True}
 
 
 def refuse(batch):
@@ -75,6 +85,49 @@ def test_lazy_arrays_are_those_that_are_not_in_memory():
     assert not is_lazy(np.zeros((2, 3, 4)))
     assert not is_lazy(torch.zeros(2, 3, 4))
     assert not is_lazy([np.zeros((3, 4))])
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 6)])
+def test_object_arrays_are_the_lists_of_their_images(sizes):
+    arrays = [np.full((2, n, 5), n) for n in sizes]
+    checked = [
+        (check_stack(X, ndim=4, axes=AXES), check_images(SimpleNamespace(), X, **RAGGED))
+        for X in (objects(*arrays), arrays)
+    ]
+    for of_objects, of_list in zip(*checked, strict=True):
+        assert type(of_objects) is type(of_list)
+        for one, other in zip(of_objects, of_list, strict=True):
+            np.testing.assert_array_equal(one, other, strict=True)
+
+
+def test_lazy_images_of_different_sizes_are_checked_when_they_are_read():
+    read = []
+
+    def load(images):
+        read.extend(image.shape for image in images)
+        return images
+
+    def lazy(*shapes):
+        return LazyStack([np.zeros(shape) for shape in shapes], load, item_shape=None, batch_size=2)
+
+    estimator = SimpleNamespace()
+    check_images(estimator, lazy((4, 5, 3), (6, 5, 3)), **RAGGED)
+    assert estimator.n_channels_in_ == 3
+    assert read == [(4, 5, 3)]
+    for shapes, match in [
+        (((4, 5, 3), (6, 5, 3), (6, 5)), r"3 channel\(s\).*SimpleNamespace was fitted.* Got 1"),
+        (((4, 5, 3), (6, 5, 1)), r"same number of channels. Got \[1, 3\]"),
+        (((4, 5, 3), (6, 5, 3, 3)), "Got 4 dimensions"),
+    ]:
+        read.clear()
+        images = check_images(estimator, lazy(*shapes), reset=False, allow_ragged=True)
+        assert read == []
+        assert images[0].shape == (4, 5, 3)
+        with pytest.raises(ValueError, match=match):
+            list(images)
+    for reset in (True, False):
+        with pytest.raises(ValueError, match=r"at least one image.*Got the shape \(0,\)"):
+            check_images(estimator, lazy(), reset=reset, allow_ragged=True)
 
 
 @pytest.mark.parametrize(
