@@ -10,13 +10,20 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from skorch import NeuralNet
 from skorch.helper import predefined_split
 from skorch.history import History
 
 from ._augmentation import make_augmenter
-from ._batches import BatchIterator, LabelledImages, equal_sizes, in_fitting_parts, to_tensor
+from ._batches import (
+    MIN_SIZE,
+    BatchIterator,
+    LabelledImages,
+    equal_sizes,
+    in_fitting_parts,
+    to_tensor,
+)
 from ._checkpoint import Checkpoint, training_key
 from ._fine_tuning import freeze, load_pretrained, pretrained_weights, updated_parameters
 from ._lazy_stack import take
@@ -33,7 +40,14 @@ from ._training import (
     split_off_validation,
     training_callbacks,
 )
-from ._validation import are_masks, check_images, check_masks, image_size
+from ._validation import (
+    are_masks,
+    check_images,
+    check_masks,
+    image_size,
+    is_ragged,
+    resolve_image_shape,
+)
 from ._weights import architecture_of, read_weights, write_weights
 
 
@@ -122,11 +136,14 @@ class MicraNetClassifier(NetworkClassifier):
         Folder in which the state of the training is kept, after every epoch. `fit` with the same
         parameters, images and labels goes on after the last whole epoch, and returns at once what
         was finished: a killed training, or grid search, can simply be started again. The state is
-        found by a hash of the parameters (an `augmentation` must be picklable), the weights to
-        start from, the images and the labels, so that several trainings share a folder.
+        found by a hash of the parameters, the weights to start from, the images and the labels, so
+        that several trainings share a folder. Of `augmentation` and `callbacks`, which must be
+        picklable (no lambda), a function counts by its source, an object by its class's name and
+        its parameters.
     callbacks : list of skorch callbacks, default=None
         Run in addition to the schedule and early stopping. Of their state, only that of skorch's
-        schedules, scores and early stopping is part of a checkpoint.
+        schedules, scores and early stopping is part of a checkpoint; other callbacks are another
+        training.
     random_state : int, RandomState instance or None, default=None
         Governs initial weights, validation split, batches, augmentation and dropout. Pass an
         int for reproducible results; ``None`` draws from NumPy's global random state. That of
@@ -295,25 +312,28 @@ class MicraNetClassifier(NetworkClassifier):
         Raises
         ------
         ValueError
-            If X or y are not as described, y holds a single class, or training diverges.
+            If X or y are not as described, y holds a single class, or training diverges. The
+            classifier is then not fitted any more.
         KeyboardInterrupt
             If Ctrl-C is pressed. The classifier then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
         """
-        vars(self).pop("weights_metadata_", None)
+        # First, as it may be this classifier that they are of.
+        initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
+        self._forget()
         X = check_images(self, X, reset=True)
         y = self._check_y(X, y)
-        if y.ndim == 2 and y.min() == y.max():
-            raise ValueError(
-                "y must hold images with and images without a class. Got the same labels in all "
-                "images and for all classes instead."
-            )
         self._set_targets(y)
         data = self._data(X, y, sample_weight)
+        self._check_data(data)
+        if len(np.unique(y[data.indices])) < 2:
+            raise ValueError(
+                "y must hold images with and images without a class, also among those of a "
+                "sample_weight above zero. Got the same labels in all of them and for all classes "
+                "instead."
+            )
         valid_data = self._validation_data(X_val, y_val)
-        self._check_ratio(data)
         loss_weights = class_weights(self.class_weight, self._targets, y[data.indices])
-        initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
         make_augmenter(self.augmentation)  # raises before any work is done
         seed, checkpoint = draw_seed(self.random_state), None
         if self.checkpoint_dir is not None:
@@ -347,7 +367,7 @@ class MicraNetClassifier(NetworkClassifier):
         X : array-like
             Images, as in `fit`.
         y : array-like
-            Labels or masks, as in `fit`.
+            Labels or masks, as in `fit`. The mask of a binary problem is that of ``classes_[1]``.
         classes : array-like of shape (n_classes,), default=None
             All class labels that will ever be passed. Required in the first call for labels of
             shape (n_samples,).
@@ -360,23 +380,24 @@ class MicraNetClassifier(NetworkClassifier):
         """
         first = not hasattr(self, "net_")
         X = check_images(self, X, reset=first)
-        if first and classes is None and are_masks(y):
-            classes = [0, 1]  # used if there is a mask of one class only
-        y = self._check_y(X, y)
         if first:
-            if classes is None and y.ndim == 1:
+            labels = self._check_y(X, y)
+            if classes is None and are_masks(y):
+                classes = [0, 1]  # used if there is a mask of one class only
+            if classes is None and labels.ndim == 1:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
-            self._set_targets(np.asarray(classes) if y.ndim == 1 else y)
+            self._set_targets(np.asarray(classes) if labels.ndim == 1 else labels)
             self._random_state = np.random.RandomState(draw_seed(self.random_state))
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"classes must be those of the first call, {self.classes_.tolist()}. Got {classes} "
                 "instead."
             )
-        self._targets.check(y)
+        y = self._check_y(X, y, self._targets)
         data = self._data(X, y, sample_weight)
-        self._check_ratio(data)
-        if self.class_weight == "balanced":
+        self._check_data(data)
+        # After `fit` the loss has its weights. After `load_weights` it has none.
+        if (first or hasattr(self, "weights_metadata_")) and self._is_balanced:
             raise ValueError(
                 'class_weight must hold the weights in partial_fit. Got "balanced" instead, which '
                 "needs the labels of all images."
@@ -446,13 +467,13 @@ class MicraNetClassifier(NetworkClassifier):
             targets = np.zeros((1, n_outputs))
         else:
             targets = np.asarray(metadata.get("classes", [0, 1]))
+        self._forget()
         self._set_targets(targets)
         self.n_channels_in_ = architecture["n_channels"]
-        for name_of_old in ("image_shape_", "n_features_in_", "feature_names_in_"):
-            vars(self).pop(name_of_old, None)
-        if metadata.get("image_shape") is not None:
-            self.image_shape_ = tuple(metadata["image_shape"])
-            self.n_features_in_ = int(np.prod(self.image_shape_))
+        image_shape = metadata.get("image_shape") or self.image_shape
+        if image_shape is not None:
+            self.n_features_in_ = int(np.prod(image_shape))
+            self.image_shape_ = resolve_image_shape(image_shape, self.n_features_in_)
         self.weights_metadata_ = metadata
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
         # "balanced" would count the labels of a training.
@@ -478,8 +499,29 @@ class MicraNetClassifier(NetworkClassifier):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")
 
-    def _check_y(self, X, y):
-        """Validate labels; reduce masks to labels, those of a single class to (n_samples,)."""
+    @property
+    def _is_balanced(self):
+        """Whether weights are to be worked out from the labels, those of one class at least."""
+        class_weight = self.class_weight
+        return "balanced" in (class_weight if isinstance(class_weight, list) else [class_weight])
+
+    def _forget(self):
+        """Be unfitted, so that a refused training leaves no old network with new classes."""
+        for name in (
+            "net_",
+            "weights_metadata_",
+            "image_shape_",
+            "n_features_in_",
+            "feature_names_in_",
+        ):
+            vars(self).pop(name, None)
+
+    def _check_y(self, X, y, targets=None):
+        """Validate labels; reduce masks to labels.
+
+        Masks become labels of `targets`. Where these are not known yet, they become 0 and 1, of
+        shape (n_samples,) for a single class.
+        """
         if not are_masks(y):
             if isinstance(y, list) and y and np.ndim(y[0]) == 2:
                 raise ValueError(
@@ -487,17 +529,35 @@ class MicraNetClassifier(NetworkClassifier):
                     "cannot be trained on. Wrap a fitted classifier in a FrozenEstimator to score "
                     "its detections."
                 )
-            return check_labels(self, X, y)
+            y = check_labels(self, X, y)
+            if targets is not None:
+                targets.check(y)
+            return y
+        if targets is None:
+            labels = self._reduced(X, y)
+            return labels[:, 0] if labels.shape[1] == 1 else labels
+        if targets.kind == "multiclass":
+            raise ValueError(
+                f"y must hold labels of the classes {targets.classes.tolist()}, which exclude each "
+                "other. Got masks instead, which cannot stand for them."
+            )
+        return targets.decode(self._reduced(X, y, targets.n_outputs))
+
+    def _reduced(self, X, masks, n_classes=None):
+        """Reduce masks to labels; with images of different sizes one by one."""
+        if is_ragged(X):
+            check_consistent_length(X, masks)
+            pairs = zip(X, masks, strict=True)
+            return np.concatenate([self._reduced(x[None], [mask], n_classes) for x, mask in pairs])
         size = image_size(X, getattr(self, "image_shape_", None))
-        labels = labels_from_masks(check_masks(y, X, size), self.min_coverage)
-        return labels[:, 0] if labels.shape[1] == 1 else labels
+        return labels_from_masks(check_masks(masks, X, size, n_classes), self.min_coverage)
 
     def _labels(self, X, y):
         """Return labels as they are, and masks as labels."""
         if not are_masks(y):
             return y
-        y = self._check_y(check_images(self, X, reset=False), y)
-        return self.classes_[y] if self._targets.kind == "binary" else y
+        X = check_images(self, X, reset=False, allow_ragged=True)
+        return self._check_y(X, y, self._targets)
 
     def _set_targets(self, y):
         self._targets = Targets(y)
@@ -521,9 +581,7 @@ class MicraNetClassifier(NetworkClassifier):
         if X_val is None:
             return None
         X_val = check_images(self, X_val, reset=False)
-        y_val = self._check_y(X_val, y_val)
-        self._targets.check(y_val)
-        return self._data(X_val, y_val)
+        return self._data(X_val, self._check_y(X_val, y_val, self._targets))
 
     def _split(self, data, y):
         """Set aside a share of the images for validation, at the ratio of the training."""
@@ -540,7 +598,17 @@ class MicraNetClassifier(NetworkClassifier):
             )
         return data.subset(train), valid_data
 
-    def _check_ratio(self, data):
+    def _check_data(self, data):
+        """Raise a ValueError if an epoch of these images cannot be trained on."""
+        fitted = hasattr(self, "net_")
+        n_updated = N_DEPTHS - self.module_.n_frozen if fitted else self.fine_tune_depth
+        size = image_size(data.images, data.image_shape)
+        if len(data) == 1 and max(size) < 2 * MIN_SIZE and n_updated:
+            raise ValueError(
+                f"X must hold at least two images, or one of at least {2 * MIN_SIZE} px in height "
+                "or width: batch normalisation cannot train on a single value. Got one image of "
+                f"{size} px instead. Pass several images at a time."
+            )
         if self.negatives_per_positive is None:
             return
         if self._targets.kind == "multiclass" or len(np.unique(data.is_positive)) < 2:
@@ -549,7 +617,7 @@ class MicraNetClassifier(NetworkClassifier):
                 "zeros in an indicator matrix, or classes_[0] of two classes. Got a "
                 f"{self._targets.kind} y that lacks one of them instead."
             )
-        if self.class_weight == "balanced":
+        if self._is_balanced:
             raise ValueError(
                 'class_weight="balanced" counts all images, negatives_per_positive changes how '
                 "many are used. Got both instead of one of them."
@@ -618,6 +686,7 @@ class MicraNetClassifier(NetworkClassifier):
 
     @torch.inference_mode()
     def _logits(self, X):
+        self._validate_params()  # they may have been set after fit
         check_is_fitted(self)
         X = check_images(self, X, reset=False, allow_ragged=True)
         logits = np.empty((len(X), self._targets.n_outputs), dtype=np.float32)

@@ -81,7 +81,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         X : array-like, or list of n_samples ndarray
             Images, as in `decision_function`.
         y : array-like
-            True labels or masks, as in `fit`.
+            True labels or masks, as in `fit`; a list of masks if the images differ in size.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the images.
 

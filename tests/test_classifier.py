@@ -206,6 +206,60 @@ def test_masks_of_a_single_class_are_a_binary_problem(fitted):
     assert named.score(IMAGES, MASKS[:, :1]) == classifier.score(IMAGES, TARGETS["binary"])
 
 
+def test_masks_stand_for_named_classes(fitted):
+    masks, y = MASKS[:, :1], np.where(TARGETS["binary"], "yes", "no")
+    losses = [
+        small().fit(IMAGES, y, X_val=IMAGES, y_val=y_val).history_[:, "valid_loss"]
+        for y_val in (y, masks)
+    ]
+    assert losses[0] == losses[1]
+    classifiers = [
+        small().partial_fit(IMAGES, labels, classes=["no", "yes"]).partial_fit(IMAGES, labels)
+        for labels in (y, masks)
+    ]
+    assert classifiers[1].classes_.tolist() == ["no", "yes"]
+    assert have_equal_weights(*classifiers)
+
+
+def test_masks_of_another_number_of_classes_are_refused(fitted):
+    for kind, y, n_wrong, n_right in [("binary", MASKS, 3, 1), ("multilabel", MASKS[:, :1], 1, 3)]:
+        classifier = pickle.loads(pickle.dumps(fitted[kind]))
+        for method in ("partial_fit", "score"):
+            with pytest.raises(
+                ValueError, match=f"one channel per class, {n_right} in all.* Got {n_wrong}"
+            ):
+                getattr(classifier, method)(IMAGES, y)
+
+
+def test_masks_cannot_stand_for_classes_that_exclude_each_other(fitted):
+    match = r"y must hold labels of the classes \[0, 1, 2\], which exclude .* Got masks instead"
+    y, classifier = TARGETS["multiclass"], pickle.loads(pickle.dumps(fitted["multiclass"]))
+    with pytest.raises(ValueError, match=match):
+        small(callbacks=[Untrained()]).fit(IMAGES, y, X_val=IMAGES, y_val=MASKS)
+    with pytest.raises(ValueError, match=match):
+        small(callbacks=[Untrained()]).partial_fit(IMAGES, MASKS[:, :1], classes=[0, 1, 2])
+    for method in ("partial_fit", "score"):
+        for masks in (MASKS, MASKS[:, :1]):
+            with pytest.raises(ValueError, match=match):
+                getattr(classifier, method)(IMAGES, masks)
+
+
+def test_masks_of_images_of_different_sizes_are_scored(fitted):
+    classifier = fitted["multilabel"]
+    images = [image[:9, :13] if i % 3 else image for i, image in enumerate(IMAGES)]
+    y = classifier.predict(images)
+    y[::4] ^= 1
+    masks = [labels[:, None, None].repeat(9, 1).repeat(13, 2) for labels in y]
+    with pytest.raises(ValueError, match=r"height and width of the images, \(16, 20\)"):
+        classifier.score(images, masks)
+    masks[::3] = [labels[:, None, None].repeat(16, 1).repeat(20, 2) for labels in y[::3]]
+    assert classifier.score(images, masks) == 0.75
+    stack = LazyStack(images, list, item_shape=None)
+    assert classifier.score(stack, masks) == 0.75
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[24, 23\]"):
+        classifier.score(images, masks[1:])
+
+
 def test_masks_of_flattened_images(fitted):
     classifier = small(image_shape=(16, 20)).fit(IMAGES.reshape(N, -1), MASKS)
     assert have_equal_weights(classifier, fitted["multilabel"])
@@ -630,6 +684,36 @@ def test_wrong_parameters_are_refused_before_training(parameters):
         small(**({"callbacks": [Untrained()]} | parameters)).fit(IMAGES, INDICATOR)
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
+def test_wrong_parameters_are_refused_before_prediction(method, fitted):
+    classifier = pickle.loads(pickle.dumps(fitted["multilabel"])).set_params(batch_size=0)
+    with pytest.raises(ValueError, match="The 'batch_size' parameter of MicraNetClassifier must"):
+        getattr(classifier, method)(IMAGES)
+
+
+# A single image of up to 15 px leaves each filter of the last depth a single pixel.
+@pytest.mark.parametrize("shape", [(8, 8), (15, 15), (1, 3), (15, 9, 3)])
+def test_a_single_value_cannot_be_normalised(shape):
+    X, y = np.random.default_rng(0).random((2, *shape)), [[0, 1], [1, 1]]
+    match = r"at least two images, or one of at least 16 px.* Got one image of \(\d+, \d+\) px"
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=match):
+            getattr(small(callbacks=[Untrained()]), method)(X[:1], y[:1])
+        getattr(small(fine_tune_depth=0), method)(X[:1], y[:1])  # nothing is normalised anew
+        classifier = getattr(small(), method)(X, y)
+        with pytest.raises(ValueError, match=match):
+            classifier.partial_fit(X[:1], y[:1])
+    frozen = small(fine_tune_depth=0).fit(X, y).set_params(fine_tune_depth=4)
+    frozen.partial_fit(X[:1], y[:1])  # with the depth of the first call
+
+
+@pytest.mark.parametrize("shape", [(16, 1), (8, 16)])
+def test_a_single_image_of_two_values_is_trained_on(shape):
+    X = np.random.default_rng(0).random((1, *shape))
+    for method in ("fit", "partial_fit"):
+        assert getattr(small(), method)(X, [[0, 1]]).history_
+
+
 @pytest.mark.parametrize("threshold", [[0.5, 0.5], [[0.5, 0.5, 0.5]], [0.1, 0.2, 1.2]])
 def test_wrong_thresholds_are_refused_before_work_is_done(threshold, fitted):
     with pytest.raises(ValueError, match="threshold must be"):
@@ -709,13 +793,31 @@ def test_unfitted(method):
 
 
 @pytest.mark.parametrize(
+    ("parameters", "X", "y", "match"),
+    [
+        ({"threshold": [0.5, 0.5]}, IMAGES, TARGETS["multiclass"], "threshold must be"),
+        ({"n_filters": 3}, IMAGES, TARGETS["multiclass"], "filters at depth 1"),
+        ({"class_weight": {3: 1}}, IMAGES, TARGETS["multiclass"], "class_weight must"),
+        ({}, np.zeros((N, 16, 20, 3)), np.zeros(N), "one class"),
+        ({}, IMAGES.reshape(N, -1), INDICATOR + 1, "indicator matrix"),
+    ],
+)
+def test_a_refused_fit_leaves_no_old_network_with_new_classes(parameters, X, y, match, fitted):
+    classifier = small(pretrained=fitted["binary"].module_.state_dict())
+    classifier.fit(IMAGES, TARGETS["binary"]).set_params(**parameters)
+    with pytest.raises(ValueError, match=match):
+        classifier.fit(X, y)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        classifier.predict_proba(IMAGES)
+
+
+@pytest.mark.parametrize(
     ("y", "classes", "match"),
     [
         (TARGETS["multiclass"], None, None),
         (TARGETS["multiclass"] + 1, None, r"y must hold the classes \[0, 1, 2\] only. Got \[3\]"),
         (["a"] * N, None, r"y must hold the classes \[0, 1, 2\] only"),
         (INDICATOR, None, "first call's, multiclass"),
-        (MASKS, None, "first call's, multiclass"),
         (TARGETS["multiclass"], [0, 1], r"those of the first call, \[0, 1, 2\]. Got \[0, 1\]"),
     ],
 )

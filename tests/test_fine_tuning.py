@@ -218,6 +218,24 @@ def test_a_clone_of_an_estimator_that_is_not_frozen_says_why_its_weights_are_los
         clone(small(pretrained=pretrained)).fit(IMAGES, LABELS)
 
 
+def test_a_missing_file_leaves_a_classifier_as_it_was(pretrained, tmp_path):
+    classifier = small(max_epochs=1).fit(IMAGES, LABELS)
+    probabilities = classifier.predict_proba(IMAGES)
+    classifier.set_params(pretrained=tmp_path / "absent.pt")
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt must be a file"):
+        classifier.fit(IMAGES, np.array(["a", "b", "c"])[np.arange(N) % 3])
+    assert_array_equal(classifier.predict_proba(IMAGES), probabilities)
+    assert classifier.classes_.tolist() == [0, 1]
+
+
+def test_a_classifier_may_start_from_its_own_weights():
+    initial, classifier = Initial(), small()
+    before = weights(classifier.fit(IMAGES, LABELS))
+    classifier.set_params(pretrained=FrozenEstimator(classifier), callbacks=[initial])
+    classifier.fit(IMAGES, LABELS)
+    assert not changed(initial.weights, before)
+
+
 def test_files_and_dicts_that_are_no_weights_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.pt must be a file\. Got nothing instead"):
         small(pretrained=tmp_path / "absent.pt").fit(IMAGES, LABELS)

@@ -136,6 +136,17 @@ def test_wrong_weights_are_refused_before_training(method, weights, match):
         getattr(classifier, method)(X, Y, sample_weight=weights, **classes)
 
 
+@pytest.mark.parametrize("kind", TARGETS)
+def test_images_of_weight_0_do_not_count_as_those_of_a_class(kind):
+    y = TARGETS[kind]
+    used = (y if y.ndim == 1 else y.any(axis=1)) == 0
+    assert used.sum() > 2
+    with pytest.raises(ValueError, match=r"also among those of a sample_weight above zero\. Got"):
+        small(callbacks=[Untrained()]).fit(X, y, sample_weight=used)
+    classifier = small().partial_fit(X, y, classes=np.unique(y), sample_weight=used)
+    assert len(classifier.history_) == 1  # a batch may lack classes
+
+
 def test_partial_fit_weighs_images():
     def trained(X, y, sample_weight):
         classifier = small().partial_fit(X, y, classes=[0, 1], sample_weight=sample_weight)
@@ -280,8 +291,35 @@ def test_a_ratio_excludes_balanced_weights_but_not_others():
     classifier = small(negatives_per_positive=1, class_weight="balanced", callbacks=[Untrained()])
     with pytest.raises(ValueError, match=r'"balanced" counts all images.* Got both instead'):
         classifier.fit(X, Y)
+    classifier.set_params(class_weight=[{}, "balanced"])
+    with pytest.raises(ValueError, match=r'"balanced" counts all images.* Got both instead'):
+        classifier.fit(X, TARGETS["multilabel"])
     classifier.set_params(class_weight={1: 2.0}, callbacks=None)
     assert len(classifier.fit(X, Y).history_) == 2
+
+
+# --- class_weight in partial_fit --------------------------------------------------------------
+
+
+def test_partial_fit_keeps_the_balanced_weights_of_fit():
+    classifiers = [
+        small(class_weight=class_weight).fit(X, Y).partial_fit(X[::2], Y[::2])
+        for class_weight in ("balanced", {0: 40 / 64, 1: 40 / 16})
+    ]
+    assert have_equal_weights(*classifiers)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "kind"), [("balanced", "binary"), ([{1: 2.0}, "balanced"], "multilabel")]
+)
+def test_partial_fit_cannot_balance_what_it_has_not_seen(class_weight, kind, tmp_path):
+    y, match = TARGETS[kind], r'in partial_fit\. Got "balanced" instead'
+    with pytest.raises(ValueError, match=match):
+        small(class_weight=class_weight).partial_fit(X, y, classes=[0, 1])
+    small().fit(X, y).save_weights(tmp_path / "net.pt")
+    loaded = small(class_weight=class_weight).load_weights(tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=match):
+        loaded.partial_fit(X, y)
 
 
 # --- X_val and y_val -------------------------------------------------------------------------

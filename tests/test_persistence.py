@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_validate
 from skorch.callbacks import Callback
@@ -179,6 +180,28 @@ def test_a_refused_file_is_named_by_what_does_not_fit(fitted, tmp_path):
         small(n_filters=3).load_weights(tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"one number or one per class, 1\. Got the shape \(2,\)"):
         small(threshold=[0.1, 0.2]).load_weights(tmp_path / "net.pt")
+
+
+def test_refused_weights_leave_no_old_network_with_new_classes(fitted, tmp_path):
+    fitted["binary"].save_weights(tmp_path / "net.pt")
+    classifier = through_weights(fitted["strings"], tmp_path).set_params(threshold=[0.1, 0.2])
+    fitted["binary"].save_weights(tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="one number or one per class, 1"):
+        classifier.load_weights(tmp_path / "net.pt")
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        classifier.predict_proba(IMAGES)
+    assert not hasattr(classifier, "weights_metadata_")
+
+
+def test_flattened_images_have_the_given_shape_if_the_file_has_none(fitted, tmp_path):
+    fitted["multilabel"].save_weights(tmp_path / "net.pt")
+    classifier = small(image_shape=[8, 12]).load_weights(tmp_path / "net.pt")
+    expected = fitted["multilabel"].predict_proba(IMAGES)
+    assert np.array_equal(classifier.predict_proba(IMAGES.reshape(N, -1)), expected)
+    assert np.array_equal(classifier.predict_proba(IMAGES), expected)
+    assert (classifier.image_shape_, classifier.n_features_in_) == ((8, 12), 96)
+    with pytest.raises(ValueError, match=r"image_shape must be \(height, width\) or"):
+        small(image_shape=(96,)).load_weights(tmp_path / "net.pt")
 
 
 class Authors(nn.Module):
