@@ -16,5 +16,6 @@ extensions = [
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 autosummary_generate = True
 numpydoc_show_class_members = False
+templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"

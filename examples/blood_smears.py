@@ -12,8 +12,9 @@ Images are split into those to train on, those on which the steps behind the net
 test images, seen only when the table is printed. All networks have the same positive crops and see
 about the same number of crops in all: the more negative ones, the less often each positive one.
 
-Takes the data as an argument, the zip of the BCCD data set with images and boxes.csv. Takes about
-five minutes on two cores::
+Takes the data as an argument, a zip file with the images and annotations of the BCCD data set (MIT
+licence): ``images/*.jpg``, 480 x 640 px, and ``boxes.csv`` with the columns image, label (RBC, WBC
+or Platelets), xmin, ymin, xmax and ymax, px. Takes about five minutes on two cores::
 
     python examples/blood_smears.py --data bccd_trainval.zip
 """
