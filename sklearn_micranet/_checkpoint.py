@@ -63,7 +63,7 @@ _WITHOUT_INFLUENCE = ("threshold", "device", "checkpoint_dir", "verbose")
 def _hash_of_parameter(name, value):
     try:
         return _Hasher().hash(value)
-    except (PicklingError, AttributeError, TypeError) as error:
+    except (PicklingError, AttributeError, TypeError, RecursionError) as error:
         raise TypeError(
             f"{name} must be picklable where checkpoint_dir is given, since a training is found by "
             f"it. Got {value!r:.100} instead: define a function with def, outside of any other, "
@@ -76,7 +76,8 @@ class _Hasher(Hasher):
     """Hash tensors by their values, and what training leaves unchanged of modules and callbacks.
 
     That is their parameters: of a callback those of `get_params`, without what ends in an
-    underscore; of a module its tensors and public attributes, but for its last device and dtype.
+    underscore; of a module its tensors and attributes. Its last batch, which a module may remember,
+    does not count: private attributes other than plain values, device and dtype.
     """
 
     def save(self, obj):
@@ -96,7 +97,7 @@ class _Hasher(Hasher):
 
 def _is_setting(name, value):
     """Whether an attribute of a module is no trace of its last batch."""
-    if name.startswith("_"):
+    if name.startswith("_") and not isinstance(value, bool | int | float | str | tuple):
         return name in ("_parameters", "_buffers", "_modules")
     return not isinstance(value, torch.device | torch.dtype)
 

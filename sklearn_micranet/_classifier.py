@@ -138,8 +138,9 @@ class MicraNetClassifier(NetworkClassifier):
         was finished: a killed training, or grid search, can simply be started again. The state is
         found by a hash of the parameters, the weights to start from, the images and the labels, so
         that several trainings share a folder. Of `augmentation` and `callbacks`, which must be
-        picklable (no lambda), a function counts by its source, an object by its class's name and
-        its parameters.
+        picklable (no lambda), a function counts by its code and the numbers and strings it uses,
+        an object by its class's name and its parameters; after editing a class, or a function that
+        such a function calls, delete the folder.
     callbacks : list of skorch callbacks, default=None
         Run in addition to the schedule and early stopping. Of their state, only that of skorch's
         schedules, scores and early stopping is part of a checkpoint; other callbacks are another
@@ -334,6 +335,7 @@ class MicraNetClassifier(NetworkClassifier):
             )
         valid_data = self._validation_data(X_val, y_val)
         loss_weights = class_weights(self.class_weight, self._targets, y[data.indices])
+        self._was_balanced = self._is_balanced  # of the weights that `partial_fit` goes on with
         make_augmenter(self.augmentation)  # raises before any work is done
         seed, checkpoint = draw_seed(self.random_state), None
         if self.checkpoint_dir is not None:
@@ -396,8 +398,7 @@ class MicraNetClassifier(NetworkClassifier):
         y = self._check_y(X, y, self._targets)
         data = self._data(X, y, sample_weight)
         self._check_data(data)
-        # After `fit` the loss has its weights. After `load_weights` it has none.
-        if (first or hasattr(self, "weights_metadata_")) and self._is_balanced:
+        if self._is_balanced and not getattr(self, "_was_balanced", False):
             raise ValueError(
                 'class_weight must hold the weights in partial_fit. Got "balanced" instead, which '
                 "needs the labels of all images."
@@ -510,6 +511,7 @@ class MicraNetClassifier(NetworkClassifier):
         for name in (
             "net_",
             "weights_metadata_",
+            "_was_balanced",
             "image_shape_",
             "n_features_in_",
             "feature_names_in_",

@@ -189,8 +189,11 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
 
 def warn_of_lost_checkpoints(wrapper, drawn):
     """Warn if a wrapper without a seed draws what the checkpoints of its classifier depend on."""
-    classifier = getattr(wrapper.estimator, "estimator", wrapper.estimator)
-    if wrapper.random_state is None and getattr(classifier, "checkpoint_dir", None) is not None:
+    is_kept = any(
+        value is not None and name.endswith("__checkpoint_dir") and "pretrained" not in name
+        for name, value in wrapper.get_params().items()
+    )
+    if wrapper.random_state is None and is_kept:
         name = type(wrapper).__name__
         warnings.warn(
             f"{name} draws other {drawn} in every fit because its random_state is None: trainings "
@@ -227,7 +230,8 @@ def _check_folds(parts, indicator, classes):
             raise ValueError(
                 "The images outside each fold of cv must include some with and some without each "
                 f"class. Got a fold that leaves {classes[lost].tolist()} in all or none of the "
-                "images to train on instead. Use fewer folds, or pass other ones as cv."
+                "images to train on instead. Use fewer folds, or pass other ones as cv; where a "
+                "class is in a single image, or in all but one, train without cv."
             )
 
 

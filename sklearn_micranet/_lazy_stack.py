@@ -178,13 +178,14 @@ class LazyStack(Sequence):
 def _names_of_part(names, key):
     """Return the layer names of a part of samples of (n_classes, n_layers, height, width).
 
-    ``None`` if the layers are not the second axis of the part, or none at all.
+    ``None`` if the part lacks one of these axes.
     """
+    if any(isinstance(part, Integral) for part in key):
+        return None
     if Ellipsis in key:  # it stands for so many whole axes
         at = key.index(Ellipsis)
         key = [*key[:at], *[slice(None)] * (5 - len(key)), *key[at + 1 :]]
-    classes, layers = [*key, slice(None)][:2]
-    return names[layers] if isinstance(classes, slice) and isinstance(layers, slice) else None
+    return names[key[1]] if len(key) > 1 else names
 
 
 class _Part:

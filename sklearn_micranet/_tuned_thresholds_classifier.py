@@ -314,10 +314,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             return check_labels(self, X, y)
         classifier = classifier if is_prefit else clone(classifier)
         images = check_images(classifier, X, reset=not is_prefit, allow_ragged=is_prefit)
-        y_checked = classifier._check_y(images, y)
-        if is_prefit and are_masks(y) and y_checked.ndim == 1:
-            return classifier.classes_[y_checked]
-        return y_checked
+        return classifier._check_y(images, y, classifier._targets if is_prefit else None)
 
     def _set_targets(self, y, is_prefit):
         classifier = _thawed(self.estimator)

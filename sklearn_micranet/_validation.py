@@ -18,7 +18,7 @@ def is_ragged(X):
     """Whether X is a sequence of arrays that differ in shape."""
     if hasattr(X, "is_ragged"):
         return X.is_ragged
-    if not isinstance(X, (list, tuple)) and getattr(X, "dtype", None) is not np.dtype(object):
+    if not isinstance(X, (list, tuple)) and getattr(X, "dtype", None) != np.dtype(object):
         return False
     shapes = {getattr(x, "shape", ()) for x in X}
     return len(shapes) > 1 and min(map(len, shapes)) > 1
@@ -36,7 +36,7 @@ def is_lazy(X):
 
 def _unpacked(X):
     """Return an object array of arrays as the list that it stands for."""
-    is_packed = getattr(X, "dtype", None) is np.dtype(object) and X.ndim == 1
+    is_packed = getattr(X, "dtype", None) == np.dtype(object) and X.ndim == 1
     return list(X) if is_packed else X
 
 

@@ -529,8 +529,9 @@ def jitter(batch):
 class Shift(torch.nn.Module):
     """Holds tensors, and remembers its last batch as the modules of kornia do."""
 
-    def __init__(self, shift=0.1, scale=1.0):
+    def __init__(self, shift=0.1, scale=1.0, p=0.5):
         super().__init__()
+        self._p = p
         self.register_buffer("shift", torch.tensor([shift]))
         self.register_buffer("unsaved", torch.ones(2, dtype=torch.bfloat16), persistent=False)
         self.bound = torch.tensor(9.0)
@@ -559,6 +560,7 @@ def test_modules_are_found_by_their_tensors_and_public_attributes():
         Shift(),
         Shift(0.2),
         Shift(scale=2.0),
+        Shift(p=1.0),
         torch.nn.Sequential(Shift()),
         torch.nn.Sequential(Shift(), Shift()),
         torch.nn.Sequential(Shift(), Shift(scale=2.0)),

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
@@ -391,7 +392,9 @@ def test_checkpoints_that_never_resume_are_warned_of(tmp_path):
         for _ in range(2):
             make_ensemble(classifier, cv=2).fit(IMAGES, INDICATOR)
         make_ensemble(random_state=None).fit(IMAGES, INDICATOR)
-    assert len(list(tmp_path.iterdir())) == 6
+        pretrained = FrozenEstimator(classifier.fit(IMAGES, INDICATOR))
+        make_ensemble(small(pretrained=pretrained), random_state=None).fit(IMAGES, INDICATOR)
+    assert len(list(tmp_path.iterdir())) == 7
 
 
 @pytest.mark.parametrize("copy", ["pickle", "joblib"])

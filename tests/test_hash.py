@@ -19,6 +19,15 @@ def triple(x):
 
 
 triple.__name__ = triple.__qualname__ = "double"
+FACTOR = 2
+
+
+def with_constant(x):
+    return FACTOR * x
+
+
+def with_default(x, factor=FACTOR):
+    return factor * x
 
 
 def decorated(function):
@@ -27,6 +36,17 @@ def decorated(function):
         return function(x)
 
     return wrapper
+
+
+def scaled(factor):
+    def decorator(function):
+        @wraps(function)
+        def wrapper(x):
+            return factor * function(x)
+
+        return wrapper
+
+    return decorator
 
 
 class Callable:
@@ -42,7 +62,7 @@ def hash_of(value):
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, partial, decorated, Callable, lambda f: {"f": [f]}])
-def test_functions_of_one_name_differ_by_their_source(wrap):
+def test_functions_of_one_name_differ_by_their_code(wrap):
     assert hash_of(wrap(double)) == hash_of(wrap(double))
     assert hash_of(wrap(double)) != hash_of(wrap(triple))
 
@@ -50,6 +70,21 @@ def test_functions_of_one_name_differ_by_their_source(wrap):
 @pytest.mark.parametrize("wrap", [partial, decorated, Callable])
 def test_a_function_that_is_wrapped_is_another(wrap):
     assert hash_of(wrap(double)) != hash_of(double)
+
+
+def test_what_a_decorator_closes_over_counts():
+    twice, thrice = scaled(2), scaled(3)
+    wrapped = [twice(double), thrice(double), twice(triple), twice(thrice(double))]
+    assert len({hash_of(function) for function in wrapped}) == 4
+    assert hash_of(wrapped[0]) == hash_of(scaled(2)(double))
+
+
+def test_constants_and_defaults_that_a_function_uses_count(monkeypatch):
+    before = hash_of(with_constant), hash_of(with_default)
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    monkeypatch.setattr(with_default, "__defaults__", (3,))
+    assert hash_of(with_constant) != before[0]
+    assert hash_of(with_default) != before[1]
 
 
 def test_values_and_classes_differ():
@@ -81,9 +116,17 @@ if __name__ == "__main__":
 """
 
 
+NOTEBOOK = """
+source = "def double(x): return [2 * value for value in x if value in {'a', 'b'}]"
+exec(compile(source, "<ipython-input-1>", "exec"))
+"""
+
+
 def test_hashes_are_the_same_in_every_process(tmp_path):
-    # A process of joblib has neither the function nor the class of a script in its __main__.
-    (tmp_path / "script.py").write_text(SCRIPT)
+    # A process of joblib has neither the function nor the class of a script in its __main__, nor
+    # the source of a notebook's functions.
+    script = SCRIPT.replace("def hash_of", NOTEBOOK + "\ndef hash_of")
+    (tmp_path / "script.py").write_text(script)
     lines = []
     for seed in "12":
         environment = os.environ | {"PYTHONHASHSEED": seed}

@@ -320,6 +320,9 @@ def test_partial_fit_cannot_balance_what_it_has_not_seen(class_weight, kind, tmp
     loaded = small(class_weight=class_weight).load_weights(tmp_path / "net.pt")
     with pytest.raises(ValueError, match=match):
         loaded.partial_fit(X, y)
+    unweighted = small().fit(X, y).set_params(class_weight=class_weight)
+    with pytest.raises(ValueError, match=match):
+        unweighted.partial_fit(X, y)
 
 
 # --- X_val and y_val -------------------------------------------------------------------------

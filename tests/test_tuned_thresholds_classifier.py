@@ -29,7 +29,12 @@ from sklearn.svm import LinearSVC
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, MicraNetEnsemble
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    IntensityScaler,
+    MicraNetClassifier,
+    MicraNetEnsemble,
+)
 from sklearn_micranet._lazy_stack import as_stack
 from sklearn_micranet._tuned_thresholds_classifier import TunedThresholdsClassifierCV
 
@@ -570,7 +575,8 @@ def test_checkpoints_that_never_resume_are_warned_of(tmp_path):
 
     classifier = small(checkpoint_dir=tmp_path)
     drawn_anew = "TunedThresholdsClassifierCV draws other folds in every fit"
-    for estimator in (classifier, MicraNetEnsemble(classifier, n_estimators=1, random_state=0)):
+    ensemble = MicraNetEnsemble(classifier, n_estimators=1, random_state=0)
+    for estimator in (make_pipeline(IntensityScaler(), classifier), classifier, ensemble):
         with pytest.warns(UserWarning, match=drawn_anew) as caught:
             tuned = fit(estimator, cv=2)
         assert caught[0].filename == __file__

@@ -1,3 +1,4 @@
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_object_arrays_are_the_lists_of_their_images(sizes):
     arrays = [np.full((2, n, 5), n) for n in sizes]
     checked = [
         (check_stack(X, ndim=4, axes=AXES), check_images(SimpleNamespace(), X, **RAGGED))
-        for X in (objects(*arrays), arrays)
+        for X in (pickle.loads(pickle.dumps(objects(*arrays))), arrays)
     ]
     for of_objects, of_list in zip(*checked, strict=True):
         assert type(of_objects) is type(of_list)

@@ -1,5 +1,6 @@
 """Decode one image file, or only its header."""
 
+import math
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -116,9 +117,12 @@ def _needs_pillow(tif, page):
 
 def _pillow_decodes(byteorder, page):
     """Whether Pillow reads what tifffile would: other pages it turns, inverts or converts."""
+    from PIL import Image
+
     kind = (page.photometric, page.samplesperpixel, page.dtype.name, page.bitspersample)
     return (
         page.compression in _PILLOW_COMPRESSIONS
+        and page.imagewidth * page.imagelength <= (Image.MAX_IMAGE_PIXELS or math.inf)
         and kind in _PILLOW_KINDS
         and byteorder == "<"  # It swaps some bytes wrongly.
         and page.tags.valueof("Orientation", 1) == 1

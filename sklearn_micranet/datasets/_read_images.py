@@ -35,7 +35,8 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     ----------
     paths : str, path-like, or sequence of them
         Files, patterns (``"plate*/**/*.tif"``) or folders, of which the TIFF, PNG and JPEG files
-        are read, not those of their subfolders. The files of a pattern or folder are sorted.
+        are read, not those of their subfolders. So are those of a pattern without a suffix
+        (``"plate*/*"``). The files of a pattern or folder are sorted.
     labels : str or path-like, default=None
         CSV file with a header and one row per image. The first column is the file's name; its
         folder, if any, is ignored. Then follows either one column named ``label`` with the class
@@ -161,7 +162,9 @@ def _find_files(paths, rows):
             if rows is not None and len(paths) == 1:
                 found |= {str(path / name) for name in rows}  # A missing one fails when read.
         elif glob.has_magic(str(path)) and not path.exists():
-            found = _only_images(glob.iglob(str(path), recursive=True))
+            found = glob.iglob(str(path), recursive=True)
+            names_a_suffix = path.suffix and not glob.has_magic(path.suffix)
+            found = set(found) if names_a_suffix else _only_images(found)
         else:
             found = {str(path)}
         if not found:

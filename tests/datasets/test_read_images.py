@@ -70,6 +70,12 @@ def test_patterns_take_images_only(folder, images, pattern):
     np.testing.assert_array_equal(read_images(str(folder / pattern)).images, images)
 
 
+def test_patterns_with_a_suffix_take_what_they_name(tmp_path, images):
+    image = images[0].astype(np.uint8)
+    imageio.imwrite(tmp_path / "a.bmp", image)
+    np.testing.assert_array_equal(read_images(str(tmp_path / "*.bmp")).images, image[np.newaxis])
+
+
 def test_any_path_like_is_accepted(folder, images):
     write(folder / "y.csv", "file,label", "a.tif,x", "b.png,y", "c.TIFF,x")
     entries = {entry.name: entry for entry in os.scandir(folder)}
@@ -253,6 +259,17 @@ def save_zstd(path, image):
     tifffile.imwrite(path, image)
     with tifffile.TiffFile(path, mode="r+") as tif:
         tif.pages[0].tags["Compression"].overwrite(50000)
+
+
+@needs_no_imagecodecs
+def test_files_that_pillow_takes_for_a_bomb_are_named_at_once(tmp_path, images, monkeypatch):
+    image = Image.fromarray(images[0].astype(np.uint8))
+    image.save(tmp_path / "a.tif", compression="tiff_lzw")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", images[0].size)
+    assert len(read_images(tmp_path).images) == 1
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", images[0].size - 1)
+    with pytest.raises(ValueError, match=r"encoding \(LZW, 8 bits\) requires imagecodecs"):
+        read_images(tmp_path)
 
 
 @needs_no_imagecodecs
