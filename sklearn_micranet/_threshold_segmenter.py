@@ -413,4 +413,6 @@ def _split(mask, min_distance):
     # A peak floods the ridge around it, down to 1 px lower, so that a rod remains one object.
     summits, _ = ndimage.label(distance > reconstruction(distance - 1, distance), _NEIGHBOURS)
     markers = np.where(np.isin(summits, summits[tuple(peaks.T)]), summits, 0)
-    return watershed(-distance, markers, connectivity=2, mask=mask, watershed_line=True) > 0
+    # watershed_line=True takes minutes and gigabytes for some masks: the line is drawn here.
+    objects = watershed(-distance, markers, connectivity=2, mask=mask)
+    return (objects > 0) & (objects == ndimage.maximum_filter(objects, footprint=_NEIGHBOURS))
