@@ -374,6 +374,15 @@ def test_a_mask_without_background_is_left_as_it_is():
     assert found.all()
 
 
+def test_a_mask_that_fills_the_image_is_split_in_no_time():
+    # scikit-image's watershed with watershed_line=True does not end for it.
+    full = np.ones((30, 40), dtype=bool)
+    full[0, 0] = full[-2, -1] = full[-1, -1] = full[-1, -2] = False
+    found = clean(full, min_distance=4)
+    assert count(found) == 2
+    assert 0 < np.count_nonzero(full & ~found) <= 2 * max(full.shape)
+
+
 def test_min_distance_decides_how_near_two_objects_may_be():
     touching = disc(30, 20, 6) | disc(30, 31, 6)
     assert count(clean(touching, min_distance=5)) == 2
