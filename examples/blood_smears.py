@@ -41,7 +41,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
-from sklearn_micranet.datasets import extract_crops, read_images
+from sklearn_micranet.images import extract_crops, read_images
 from sklearn_micranet.metrics import detection_scores
 
 SCALE = 4  # a white cell of 190 px is about 47 px wide in the images used

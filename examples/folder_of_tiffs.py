@@ -17,7 +17,7 @@ for i, digit in enumerate(load_digits().images[:300]):  # every other image show
     tifffile.imwrite(folder / f"{i}.tif", image.astype(np.uint16))
 rows = ["file,label", *(f"{i}.tif,{i % 2}" for i in range(300))]
 (folder / "labels.csv").write_text("\n".join(rows))
-data = mn.datasets.read_images(folder, labels=folder / "labels.csv")
+data = mn.images.read_images(folder, labels=folder / "labels.csv")
 scaler, fusion = mn.IntensityScaler(method="standard"), mn.PCAFeatureMap()
 cam = mn.GradCAMFeatureTransformer(mn.MicraNetClassifier(n_filters=8, max_epochs=9, random_state=0))
 model = make_pipeline(scaler, cam, fusion, mn.ThresholdSegmenter()).fit(data.images, data.labels)

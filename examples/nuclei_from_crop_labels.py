@@ -36,7 +36,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
-from sklearn_micranet.datasets import extract_crops
+from sklearn_micranet.images import extract_crops
 from sklearn_micranet.metrics import (
     detection_scores,
     dice_score,

@@ -6,6 +6,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [  # in data-flow order
     "datasets",
+    "images",
     "IntensityScaler",
     "MicraNetClassifier",
     "MicraNetEnsemble",

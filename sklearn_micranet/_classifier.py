@@ -15,8 +15,22 @@ from skorch import NeuralNet
 from skorch.helper import predefined_split
 from skorch.history import History
 
-from ._augmentation import make_augmenter
-from ._batches import (
+from ._labels._targets import Targets, check_labels, labels_from_masks
+from ._labels._validation import (
+    are_masks,
+    check_images,
+    check_masks,
+    image_size,
+    is_ragged,
+    resolve_image_shape,
+)
+from ._network._fine_tuning import freeze, load_pretrained, pretrained_weights, updated_parameters
+from ._network._module import N_DEPTHS, MicraNet
+from ._network._weights import architecture_of, read_weights, write_weights
+from ._network_classifier import NetworkClassifier
+from ._stack._lazy_stack import take
+from ._training._augmentation import make_augmenter
+from ._training._batches import (
     MIN_SIZE,
     BatchIterator,
     LabelledImages,
@@ -24,14 +38,8 @@ from ._batches import (
     in_fitting_parts,
     to_tensor,
 )
-from ._checkpoint import Checkpoint, training_key
-from ._fine_tuning import freeze, load_pretrained, pretrained_weights, updated_parameters
-from ._lazy_stack import take
-from ._loss import WeightedLoss, check_sample_weights, class_weights
-from ._network import N_DEPTHS, MicraNet
-from ._network_classifier import NetworkClassifier
-from ._targets import Targets, check_labels, labels_from_masks
-from ._training import (
+from ._training._checkpoint import Checkpoint, training_key
+from ._training._loop import (
     draw_negatives,
     draw_seed,
     resolve_device,
@@ -40,15 +48,7 @@ from ._training import (
     split_off_validation,
     training_callbacks,
 )
-from ._validation import (
-    are_masks,
-    check_images,
-    check_masks,
-    image_size,
-    is_ragged,
-    resolve_image_shape,
-)
-from ._weights import architecture_of, read_weights, write_weights
+from ._training._loss import WeightedLoss, check_sample_weights, class_weights
 
 
 class MicraNetClassifier(NetworkClassifier):

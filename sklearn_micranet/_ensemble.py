@@ -12,11 +12,11 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MicraNetClassifier
-from ._lazy_stack import as_stack
+from ._labels._targets import Targets
+from ._labels._validation import check_images, is_lazy
 from ._network_classifier import NetworkClassifier
-from ._targets import Targets
-from ._training import split_off_validation
-from ._validation import check_images, is_lazy
+from ._stack._lazy_stack import as_stack
+from ._training._loop import split_off_validation
 
 
 class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):

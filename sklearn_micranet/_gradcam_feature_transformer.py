@@ -14,14 +14,14 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from torch.nn import functional as F
 
 from . import __version__
-from ._batches import equal_sizes, in_fitting_parts, to_tensor
 from ._classifier import MicraNetClassifier
 from ._ensemble import MicraNetEnsemble
-from ._lazy_stack import LazyStack
-from ._local_maps import FoldedNetwork, forward, local_maps
-from ._network import LAYER_NAMES
+from ._labels._validation import check_images, image_size
+from ._network._local_maps import FoldedNetwork, forward, local_maps
+from ._network._module import LAYER_NAMES
+from ._stack._lazy_stack import LazyStack
+from ._training._batches import equal_sizes, in_fitting_parts, to_tensor
 from ._tuned_thresholds_classifier import TunedThresholdsClassifierCV
-from ._validation import check_images, image_size
 
 
 class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):

@@ -7,7 +7,7 @@ from scipy import ndimage
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 
-from ._validation import are_masks, check_masks, check_ndim, check_stack, is_ragged
+from ._labels._validation import are_masks, check_masks, check_ndim, check_stack, is_ragged
 from .metrics import detection_scores
 
 _AXES = "(n_samples, n_classes, height, width)"

@@ -8,8 +8,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._lazy_stack import LazyStack
-from ._validation import check_images, is_ragged
+from ._labels._validation import check_images, is_ragged
+from ._stack._lazy_stack import LazyStack
 
 
 class IntensityScaler(TransformerMixin, BaseEstimator):

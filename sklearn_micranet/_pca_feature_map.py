@@ -12,9 +12,9 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
 from . import __version__
-from ._hash import Hasher
-from ._lazy_stack import LazyStack
-from ._validation import check_stack, is_ragged
+from ._labels._validation import check_stack, is_ragged
+from ._stack._hash import Hasher
+from ._stack._lazy_stack import LazyStack
 
 _LAYERS = tuple(f"L{i}" for i in range(1, 9))
 _AXES = "(n_samples, n_classes, n_layers, height, width)"

@@ -13,10 +13,10 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted
 
-from ._block_otsu import block_otsu_thresholds
-from ._lazy_stack import LazyStack
-from ._learned_threshold import best_threshold, count_levels
-from ._validation import are_masks, check_masks, check_ndim, check_stack, is_lazy, is_ragged
+from ._labels._validation import are_masks, check_masks, check_ndim, check_stack, is_lazy, is_ragged
+from ._masks._block_otsu import block_otsu_thresholds
+from ._masks._learned_threshold import best_threshold, count_levels
+from ._stack._lazy_stack import LazyStack
 from .metrics import iou_score
 
 _AXES = "(n_samples, n_classes, height, width)"

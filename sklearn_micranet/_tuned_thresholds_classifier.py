@@ -15,10 +15,10 @@ from sklearn.utils.validation import _estimator_has, check_is_fitted
 
 from ._classifier import MicraNetClassifier
 from ._ensemble import MicraNetEnsemble, stratified_splits, warn_of_lost_checkpoints
-from ._lazy_stack import as_stack
-from ._targets import Targets, check_labels
-from ._training import split_off_validation
-from ._validation import are_masks, check_images, is_lazy
+from ._labels._targets import Targets, check_labels
+from ._labels._validation import are_masks, check_images, is_lazy
+from ._stack._lazy_stack import as_stack
+from ._training._loop import split_off_validation
 
 _NETWORKS = (MicraNetClassifier, MicraNetEnsemble)  # they have a threshold, and accept masks
 

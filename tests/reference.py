@@ -5,8 +5,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from sklearn_micranet._local_maps import forward, local_maps
-from sklearn_micranet._network import MicraNet
+from sklearn_micranet._network._local_maps import forward, local_maps
+from sklearn_micranet._network._module import MicraNet
 
 
 def random_network(n_channels=1, n_outputs=3, n_filters=4):

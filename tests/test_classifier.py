@@ -14,8 +14,8 @@ from skorch.callbacks import Callback
 from skorch.history import History
 
 from sklearn_micranet import MicraNetClassifier
-from sklearn_micranet._lazy_stack import LazyStack
-from sklearn_micranet._network import MicraNet
+from sklearn_micranet._network._module import MicraNet
+from sklearn_micranet._stack._lazy_stack import LazyStack
 
 N = 24
 MASKS = np.zeros((N, 3, 16, 20), dtype=bool)  # a square, a line, and a frame, present in some

@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 from skorch.callbacks import Callback
 
 from sklearn_micranet import MicraNetClassifier, MicraNetEnsemble
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 
 N = 24
 MASKS = np.zeros((N, 3, 16, 20), dtype=bool)  # a square, a line, and a frame, present in some

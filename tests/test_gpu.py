@@ -13,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback
 
 from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier
-from sklearn_micranet._batches import BatchIterator, LabelledImages
+from sklearn_micranet._training._batches import BatchIterator, LabelledImages
 
 pytestmark = pytest.mark.gpu
 

@@ -25,7 +25,7 @@ from sklearn_micranet import (
     TunedThresholdsClassifierCV,
 )
 from sklearn_micranet import _gradcam_feature_transformer as implementation
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 
 LAYERS = ("L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8")
 N_IMAGES = 6

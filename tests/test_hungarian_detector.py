@@ -6,7 +6,7 @@ from cases import DETECTION_CASE, mask
 from sklearn.base import clone
 
 from sklearn_micranet import HungarianDetector
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.metrics import detection_scores
 
 # Per class: a 2x3 and a 1x1 object, and three pixels that share corners only.

@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_micranet._intensity_scaler import IntensityScaler
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 
 METHODS = ["minmax", "standard", "dtype", "percentile", "training_range"]
 

@@ -14,38 +14,19 @@ import sklearn_micranet
 
 PACKAGE = Path(sklearn_micranet.__file__).parent
 ROOT = PACKAGE.parent
-SUBPACKAGES = ("metrics", "datasets")
+SUBPACKAGES = ("metrics", "datasets", "images")
 NAMESPACES = ("sklearn_micranet", *(f"sklearn_micranet.{name}" for name in SUBPACKAGES))
 
-# The data's direction: a module imports only modules further up.
-ORDER = [
-    "_hash",
-    "_lazy_stack",
-    "_validation",
-    "_intensity_scaler",
-    "_network",
-    "_allocation",
-    "_batches",
-    "_targets",
-    "_training",
-    "_augmentation",
-    "_loss",
-    "_weights",
-    "_fine_tuning",
-    "_checkpoint",
-    "_network_classifier",
-    "_classifier",
-    "_ensemble",
-    "_tuned_thresholds_classifier",
-    "_local_maps",
-    "_gradcam_feature_transformer",
-    "_pca_feature_map",
-    "_block_otsu",
-    "_learned_threshold",
-    "_threshold_segmenter",
-    "_hungarian_detector",
+# The data's direction: what lies in a folder imports folders of a lower rank only. The folders of
+# the last rank but one stay beside each other; at the door, one file per public estimator.
+RANKS = [
+    {"_stack"},
+    {"_labels"},
+    {"_network", "_masks", "metrics", "images"},
+    {"_training", "datasets"},
+    {"door"},
 ]
-WITHOUT_TORCH = ("_pca_feature_map", "_threshold_segmenter", "_hungarian_detector")
+WITH_TORCH = {"_network", "_training", "door"}
 
 
 def public_names(namespace):
@@ -117,54 +98,38 @@ def imports(path):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def internal_imports(path):
-    """Names, below the package, of the modules that a file imports."""
+def folder(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else "door"
+
+
+def folders_imported(path):
+    """Folders of the package that a file imports from, besides its own."""
     names = {name.split(".")[1] for name in imports(path) if name.startswith("sklearn_micranet.")}
-    return {name for name in names if (PACKAGE / f"{name}.py").exists() or name in SUBPACKAGES}
+    at_the_door = {p.stem for p in PACKAGE.glob("_*.py")}
+    found = {name if (PACKAGE / name).is_dir() else "door" for name in names}
+    return {name for name in found if name != "door" or names & at_the_door} - {folder(path)}
 
 
-def test_every_module_has_its_place_in_the_order():
-    assert {path.stem for path in PACKAGE.glob("_*.py")} - {"__init__"} == set(ORDER)
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_modules_import_earlier_ones_only(name):
-    path = PACKAGE / f"{name}.py"
-    found = internal_imports(path)
-    allowed = set(ORDER[: ORDER.index(name)])
-    functions = [n.name for n in ast.walk(ast.parse(path.read_text())) if hasattr(n, "name")]
-    if "score" in functions:
-        allowed.add("metrics")
-    assert found <= allowed
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_folders_import_folders_of_lower_rank_only(path):
+    rank = next(i for i, folders in enumerate(RANKS) if folder(path) in folders)
+    assert folders_imported(path) <= set().union(*RANKS[:rank])
 
 
-def test_the_check_of_the_order_sees_imports():
-    assert internal_imports(PACKAGE / "_threshold_segmenter.py") == {
-        "_block_otsu",
-        "_lazy_stack",
-        "_learned_threshold",
-        "_validation",
-        "metrics",
-    }
-    assert "_classifier" in internal_imports(PACKAGE / "_gradcam_feature_transformer.py")
-    assert "torch" in set(imports(PACKAGE / "_network.py"))
+def test_the_check_of_the_ranks_sees_imports():
+    assert folders_imported(PACKAGE / "_training" / "_checkpoint.py") >= {"_stack", "_network"}
+    assert folders_imported(PACKAGE / "_gradcam_feature_transformer.py") >= {"_network", "_labels"}
+    assert "torch" in set(imports(PACKAGE / "_network" / "_module.py"))
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "metrics").glob("*.py")), ids=lambda p: p.stem)
-def test_metrics_import_metrics_only(path):
-    assert internal_imports(path) <= {"metrics"}
-    assert not any(name.partition(".")[0] in ("torch", "skorch") for name in imports(path))
-
-
-@pytest.mark.parametrize("path", sorted((PACKAGE / "datasets").glob("*.py")), ids=lambda p: p.stem)
-def test_data_sets_import_no_estimators(path):
-    assert internal_imports(path) <= {"datasets", "_lazy_stack", "_validation"}
-
-
-@pytest.mark.parametrize("name", WITHOUT_TORCH)
-def test_later_stages_never_import_torch(name):
-    found = set(imports(PACKAGE / f"{name}.py"))
-    assert not {module.partition(".")[0] for module in found} & {"torch", "skorch"}
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torch_is_imported_where_it_has_to_be_only(path):
+    found = {name.partition(".")[0] for name in imports(path)} & {"torch", "skorch"}
+    assert not found or folder(path) in WITH_TORCH
 
 
 # --- public names ---------------------------------------------------------------------------

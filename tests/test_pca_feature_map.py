@@ -22,7 +22,7 @@ from sklearn_micranet import (
     _gradcam_feature_transformer,
     _pca_feature_map,
 )
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 
 LAYERS = tuple(f"L{i}" for i in range(1, 9))
 

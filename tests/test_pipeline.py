@@ -28,8 +28,8 @@ from sklearn_micranet import (
     _gradcam_feature_transformer,
     _pca_feature_map,
 )
-from sklearn_micranet._lazy_stack import LazyStack
-from sklearn_micranet._network import MicraNet
+from sklearn_micranet._network._module import MicraNet
+from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.metrics import iou_score
 
 SIZE = 16

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 from sklearn_micranet import PCAFeatureMap, ThresholdSegmenter
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet._threshold_segmenter import _quantile
 from sklearn_micranet.metrics import iou_score
 

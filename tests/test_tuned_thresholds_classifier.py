@@ -35,7 +35,7 @@ from sklearn_micranet import (
     MicraNetClassifier,
     MicraNetEnsemble,
 )
-from sklearn_micranet._lazy_stack import as_stack
+from sklearn_micranet._stack._lazy_stack import as_stack
 from sklearn_micranet._tuned_thresholds_classifier import TunedThresholdsClassifierCV
 
 FOLLOWS_THE_THRESHOLD = {

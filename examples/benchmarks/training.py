@@ -29,7 +29,7 @@ from _side_by_side import (
 )
 
 from sklearn_micranet import MicraNetClassifier
-from sklearn_micranet._network import MicraNet
+from sklearn_micranet._network._module import MicraNet
 
 BATCH_SIZE = 16
 

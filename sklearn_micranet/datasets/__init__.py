@@ -1,10 +1,9 @@
-"""Data sets: the paper's, synthetic ones, and your own images cut into labelled crops."""
+"""Data sets: the paper's, and synthetic ones."""
 
 from importlib import import_module
 
 _MODULES = {
     "clear_data_home": "_download",
-    "extract_crops": "_crops",
     "fetch_cell_tracking": "_fetch_cell_tracking",
     "fetch_f_actin": "_fetch_f_actin",
     "fetch_mnist": "_fetch_mnist",
@@ -12,8 +11,6 @@ _MODULES = {
     "fetch_p_vivax": "_fetch_p_vivax",
     "get_data_home": "_download",
     "make_digit_canvases": "_digit_canvases",
-    "read_images": "_read_images",
-    "stitch_crops": "_stitch_crops",
 }
 __all__ = [*_MODULES]
 

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.datasets import _registry
 from sklearn_micranet.datasets._download import (
     FETCH_PARAMETERS,

@@ -97,7 +97,8 @@ def fetch_p_vivax(
 
     Examples
     --------
-    >>> from sklearn_micranet.datasets import extract_crops, fetch_p_vivax
+    >>> from sklearn_micranet.datasets import fetch_p_vivax
+    >>> from sklearn_micranet.images import extract_crops
     >>> images, boxes = fetch_p_vivax(return_X_y=True)  # doctest: +SKIP
     >>> crops = extract_crops(images, size=256, step=192, boxes=boxes)  # doctest: +SKIP
     """

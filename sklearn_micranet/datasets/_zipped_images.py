@@ -4,8 +4,8 @@ import io
 import zipfile
 from functools import partial
 
-from sklearn_micranet._lazy_stack import LazyStack
-from sklearn_micranet.datasets._image_files import read_image
+from sklearn_micranet._stack._lazy_stack import LazyStack
+from sklearn_micranet.images._image_files import read_image
 
 
 def zipped_images(archive, names):

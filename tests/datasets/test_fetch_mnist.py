@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 
-from sklearn_micranet._lazy_stack import LazyStack
+from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.datasets import _fetch_mnist, _registry
 from sklearn_micranet.datasets._fetch_mnist import fetch_mnist, fetch_modified_mnist
 

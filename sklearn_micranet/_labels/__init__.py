@@ -1,0 +1,1 @@
+"""What is read as images and labels."""

@@ -1,0 +1,1 @@
+"""The network, its local maps and its weights."""

@@ -1,0 +1,1 @@
+"""Lazy stacks, and what is kept of them on disk."""

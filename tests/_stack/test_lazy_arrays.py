@@ -1,0 +1,132 @@
+"""Arrays on disk are legal images, and are read piecewise."""
+
+import dask.array as dask_array
+import h5py
+import numpy as np
+import pytest
+import zarr
+from numpy.testing import assert_array_equal
+from sklearn.pipeline import make_pipeline
+
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    IntensityScaler,
+    MicraNetClassifier,
+    PCAFeatureMap,
+    ThresholdSegmenter,
+)
+from sklearn_micranet._stack._lazy_stack import LazyStack
+from sklearn_micranet.images import extract_crops
+
+N_IMAGES = 40
+
+
+class OnDisk:
+    """As little of an array as Zarr offers: no length, and an indexer of its own for lists."""
+
+    def __init__(self, array):
+        self._array = array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+        self.n_read_at_once = []
+
+    def __getitem__(self, key):
+        if isinstance(key, np.ndarray):
+            raise IndexError("Zarr takes lists of samples through oindex only")
+        part = self._array[key]
+        self.n_read_at_once.append(part.shape[0] if part.ndim == self.ndim else 1)
+        return part
+
+    @property
+    def oindex(self):
+        read = self
+
+        class Indexer:
+            def __getitem__(self, indices):
+                assert_array_equal(indices, np.unique(indices))
+                read.n_read_at_once.append(len(indices))
+                return read._array[indices]
+
+        return Indexer()
+
+    def __array__(self, dtype=None, copy=None):
+        raise AssertionError("the whole array was read")
+
+
+def images_and_labels():
+    images = np.random.default_rng(0).integers(0, 200, (N_IMAGES, 16, 16), dtype=np.uint8)
+    labels = np.arange(N_IMAGES) % 2
+    images[labels == 1, 4:10, 4:10] = 255
+    return images, labels
+
+
+def library_array(name, images, folder):
+    if name == "zarr":
+        array = zarr.create_array(
+            store=folder / "images.zarr", shape=images.shape, chunks=(4, 16, 16), dtype="u1"
+        )
+        array[:] = images
+        return array
+    if name == "dask":
+        return dask_array.from_array(images, chunks=(4, 16, 16))
+    with h5py.File(folder / "images.h5", "w") as file:
+        file["images"] = images
+    return h5py.File(folder / "images.h5")["images"]
+
+
+def pipeline(*before):
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=2, batch_size=8, random_state=0)
+    cam = GradCAMFeatureTransformer(classifier, batch_size=8)
+    return make_pipeline(*before, cam, PCAFeatureMap(), ThresholdSegmenter())
+
+
+@pytest.mark.parametrize("before", [(), (IntensityScaler(),)], ids=["plain", "scaled"])
+def test_images_are_read_batch_by_batch(before):
+    images, labels = images_and_labels()
+    on_disk = OnDisk(images)
+    fitted = pipeline(*before).fit(on_disk, labels)
+    masks = fitted.predict(on_disk)
+    assert len(on_disk.n_read_at_once) > 0
+    assert max(on_disk.n_read_at_once) <= 32 < N_IMAGES
+    assert_array_equal(masks, pipeline(*before).fit(images, labels).predict(images))
+
+
+def test_images_of_different_sizes_are_read_once_and_only_when_needed():
+    images, labels = images_and_labels()
+    read = []
+
+    def load(numbers):
+        read.extend(numbers)
+        return [images[i, : 16 - i] for i in numbers]
+
+    ragged = LazyStack([0, 1, 2], load, item_shape=None, dtype=np.uint8)
+    fitted = pipeline(IntensityScaler()).fit(images, labels)
+    stack = fitted.transform(ragged)
+    assert read == []
+    for use in (lambda: list(stack), lambda: fitted.predict(ragged)):
+        use()
+        assert read == [0, 1, 2]
+        read.clear()
+    classifier = fitted[1].estimator_
+    assert classifier.predict_proba(ragged).shape == (3, 2)
+    assert read == [0, 1, 2]
+    read.clear()
+    IntensityScaler().fit(ragged).transform(ragged)
+    assert read == [0]  # for its channels
+
+
+def test_crops_are_cut_without_reading_the_rest():
+    images, _ = images_and_labels()
+    crops = extract_crops(OnDisk(images), size=8, masks=OnDisk(images > 250))
+    expected = extract_crops(images, size=8, masks=images > 250)
+    assert_array_equal(crops.images, expected.images)
+    assert_array_equal(crops.labels, expected.labels)
+
+
+@pytest.mark.parametrize("name", ["zarr", "dask", "h5py"])
+def test_arrays_of_other_libraries(name, tmp_path):
+    images, labels = images_and_labels()
+    array = library_array(name, images, tmp_path)
+    masks = pipeline().fit(array, labels).predict(array)
+    assert_array_equal(masks, pipeline().fit(images, labels).predict(images))
+    crops = extract_crops(array, size=8, masks=array)
+    assert_array_equal(crops.images, extract_crops(images, size=8).images)
