@@ -5,13 +5,14 @@ import os
 import shutil
 import tarfile
 import time
-import uuid
 import warnings
 import zipfile
 import zlib
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path, PurePosixPath
+
+from sklearn_micranet._stack._extras import import_extra
+from sklearn_micranet._stack._files import atomic_path, remove_stale_parts
 
 ENVIRONMENT_VARIABLE = "SKLEARN_MICRANET_DATA"
 
@@ -164,6 +165,8 @@ def unpack_files(archive, remote, names):
         If the archive is damaged, lacks a file, or the disk is full.
     """
     missing = {name: archive.parent / PurePosixPath(name).name for name in names}
+    for path in missing.values():
+        remove_stale_parts(path)
     with explained_damage(remote, archive):
         with tarfile.open(archive) as members:
             for member in members:
@@ -178,32 +181,6 @@ def unpack_files(archive, remote, names):
 def place_of(remote, data_home):
     """Return the place of a published file in the data folder, which may not exist yet."""
     return _data_home_path(data_home) / remote.path
-
-
-def import_extra(module, extra):
-    """Import an optional dependency, or say how to install it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{module} is required here but cannot be imported. "
-            f'Install it with: pip install "sklearn-micranet[{extra}]"'
-        ) from error
-
-
-@contextmanager
-def atomic_path(path):
-    """Yield the path of a new file that becomes `path` at once, and only if nothing fails.
-
-    Its name is unique, so that processes that write the same file do not meet.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -251,6 +228,7 @@ def _download(remote, path, progressbar):
 
     # By default pooch writes and flushes 1 kB at a time: slow for gigabytes.
     downloader = pooch.HTTPDownloader(progressbar=progressbar, chunk_size=2**20)
+    remove_stale_parts(path)
     for attempt, wait in enumerate(ATTEMPT_WAITS, start=1):
         time.sleep(wait)
         try:

@@ -7,15 +7,10 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sklearn_micranet._stack._extras import import_extra
 from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.datasets import _registry
-from sklearn_micranet.datasets._download import (
-    FETCH_PARAMETERS,
-    fetch_file,
-    import_extra,
-    place_of,
-    unpack_files,
-)
+from sklearn_micranet.datasets._download import FETCH_PARAMETERS, fetch_file, place_of, unpack_files
 
 DESCR = """\
 F-actin nanostructures in neurons, STED nanoscopy
@@ -41,7 +36,7 @@ _FILES = {
     "validation": "datasets/validation_01-04-19.hdf5",
     "test": "datasets/testing_01-04-19.hdf5",
 }
-_DENDRITE = 2  # channel of "label" behind those of the two nanostructures
+_DENDRITE = 2  # channel of "label" after those of the two nanostructures
 
 
 @validate_params(

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sklearn_micranet._stack._files import atomic_path, remove_stale_parts
 from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.datasets import _registry
 from sklearn_micranet.datasets._digit_canvases import make_digit_canvases
@@ -13,7 +14,6 @@ from sklearn_micranet.datasets._download import (
     DAMAGE,
     ENVIRONMENT_VARIABLE,
     FETCH_PARAMETERS,
-    atomic_path,
     fetch_file,
     place_of,
 )
@@ -239,6 +239,7 @@ def _generate(path, subset, mnist):
         digits=(mnist.images[part], mnist.target[part]),
         random_state=_SEEDS[subset],
     )
+    remove_stale_parts(path)
     try:
         with atomic_path(path) as new_path, new_path.open("wb") as file:
             np.savez_compressed(

@@ -18,7 +18,6 @@ from server import tar_bytes, zip_bytes
 import sklearn_micranet
 from sklearn_micranet.datasets import _registry
 from sklearn_micranet.datasets._download import (
-    atomic_path,
     clear_data_home,
     fetch_file,
     get_data_home,
@@ -257,19 +256,25 @@ def test_progressbar_on_request_only(server, data_home, capsys, progressbar):
     assert output.out == ""
 
 
-def test_atomic_path_keeps_the_old_file_when_interrupted(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
+def test_what_killed_downloads_left_is_removed(server, data_home):
+    remote = server.publish(REMOTE, ARCHIVE)
+    folder = data_home / "set"
+    folder.mkdir(parents=True)
+    for name in ("fresh", "stale"):
+        (folder / f"archive.zip.{name}.part").write_bytes(ARCHIVE[:100])
+    os.utime(folder / "archive.zip.stale.part", (0, 0))
+    fetch_file(remote, data_home=data_home)
+    assert files_below(folder) == {"archive.zip", "archive.zip.fresh.part"}
 
-    def write_and_interrupt():
-        with atomic_path(path) as part:
-            part.write_text("ne")
-            raise KeyboardInterrupt("stopped")
 
-    with pytest.raises(KeyboardInterrupt, match="stopped"):
-        write_and_interrupt()
-    assert path.read_text() == "old"
-    assert files_below(tmp_path) == {"file.txt"}
+def test_what_killed_unpacking_left_is_removed(tmp_path):
+    archive = tmp_path / "archive.tar.gz"
+    archive.write_bytes(tar_bytes({"folder/a.txt": b"a"}))
+    part = tmp_path / "a.txt.stale.part"
+    part.write_bytes(b"")
+    os.utime(part, (0, 0))
+    unpack_files(archive, REMOTE, ["folder/a.txt"])
+    assert files_below(tmp_path) == {"archive.tar.gz", "a.txt"}
 
 
 def test_unpacked_names_never_decide_where_something_is_written(tmp_path):

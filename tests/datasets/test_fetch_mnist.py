@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -118,6 +119,15 @@ def test_modified_mnist_is_generated_again_when_damaged(data_home, n_bytes):
     np.testing.assert_array_equal(again.images, generated.images, strict=True)
     images, _ = fetch_modified_mnist(subset="test", data_home=data_home, return_X_y=True)
     np.testing.assert_array_equal(images, generated.images)
+
+
+def test_what_killed_generation_left_is_removed(data_home):
+    part = data_home / "mnist" / f"modified_train_{_fetch_mnist._RECIPE}.npz.stale.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    os.utime(part, (0, 0))
+    fetch_modified_mnist(data_home=data_home)
+    assert not part.exists()
 
 
 def test_modified_mnist_on_a_full_disk(data_home, monkeypatch):
