@@ -6,15 +6,23 @@ from numbers import Integral
 from types import EllipsisType
 
 import numpy as np
-from sklearn.utils._array_api import get_namespace
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from ._kept import kept
+from ._keys import key_of, key_of_array
+from ._sources import is_lazy, n_samples, take
+
+MAX_BYTES_OF_OPERAND = 2**30
+_N_READ_AT_ONCE, _N_VALUES_READ_AT_ONCE = 32, 2**24
 
 
-class LazyStack(Sequence):
-    """Stack of equally treated samples, computed when read and never kept.
+class LazyStack(NDArrayOperatorsMixin, Sequence):
+    """Stack of equally treated samples, computed when read.
 
     ``Pipeline.fit`` passes its training images through every transformer whether a later step
     reads the result or not. A transformer that returns a `LazyStack` makes that free: a sample
-    is computed when it is indexed, iterated over, or turned into an array, and forgotten again.
+    is computed when it is indexed, iterated over, or turned into an array. The samples that were
+    computed last are kept until others are.
 
     Parameters
     ----------
@@ -23,6 +31,7 @@ class LazyStack(Sequence):
     function : callable
         Maps a batch, ``source[start:stop]`` as an array (a list when the samples differ in
         size), to a sequence with one array per sample. It must be picklable if the stack is to be.
+        An attribute `key` of it tells what its results depend on besides the batch.
     item_shape : tuple of int or None
         Shape of one sample. ``None`` when samples differ in size: such a stack is a sequence of
         arrays and cannot be turned into one array.
@@ -30,12 +39,23 @@ class LazyStack(Sequence):
         Data type of the samples.
     batch_size : int, default=1
         Number of samples computed at a time. Memory grows with it.
-    layer_names : tuple of str, default=None
-        Names along the third axis of a stack of local maps, for :meth:`layer`.
+    layer_names : tuple, default=None
+        What the layers, the third axis of a stack of local maps, are called: each by a name such as
+        "L8" or, of several networks, a pair of that and the number of the network.
+    memory : str or object with the joblib.Memory interface, default=None
+        Where samples are kept, and found by their key, instead of being computed again.
     """
 
     def __init__(
-        self, source, function, *, item_shape, dtype=np.float32, batch_size=1, layer_names=None
+        self,
+        source,
+        function,
+        *,
+        item_shape,
+        dtype=np.float32,
+        batch_size=1,
+        layer_names=None,
+        memory=None,
     ):
         self.source = source
         self.function = function
@@ -43,7 +63,9 @@ class LazyStack(Sequence):
         self.dtype = np.dtype(dtype)
         self.batch_size = batch_size
         self.layer_names = layer_names
+        self.memory = memory
         self._indices = np.arange(n_samples(source))
+        self._last = {}  # index: sample, of the last batch, shared by all selections of this stack
 
     @property
     def shape(self):
@@ -85,16 +107,17 @@ class LazyStack(Sequence):
                 f"1-dimensional list or mask. Got {samples} instead."
             )
         if indices.ndim == 0:
-            return self._compute(indices[np.newaxis])[0][tuple(rest)]
+            sample = self._read(indices[np.newaxis])[0]
+            return _copied(sample[tuple(rest)] if rest else sample)
         selected = copy(self)
-        selected._indices = indices
+        selected._indices, selected._last = indices, self._last
         if all(part in (Ellipsis, slice(None)) for part in rest):
             return selected
-        part = _Part(rest)
-        item_shape = self.item_shape and part(np.broadcast_to(0, (1, *self.item_shape))).shape[1:]
+        part = _Part(tuple(rest))
+        item_shape = self.item_shape and part(np.broadcast_to(0, self.item_shape)).shape
         return LazyStack(
             selected,
-            part,
+            _Each(part),
             item_shape=item_shape,
             dtype=self.dtype,
             batch_size=self.batch_size,
@@ -114,15 +137,16 @@ class LazyStack(Sequence):
             A list when the samples differ in size.
         """
         for start in range(0, len(self), self.batch_size):
-            yield self._compute(self._indices[start : start + self.batch_size])
+            batch = self._read(self._indices[start : start + self.batch_size])
+            yield list(map(_copied, batch)) if self.is_ragged else np.array(batch)
 
     def layer(self, name):
         """Return the lazy stack of one layer of a stack of local maps.
 
         Parameters
         ----------
-        name : str
-            One of `layer_names`, such as ``"L8"``.
+        name : str or tuple
+            One of `layer_names`: ``"L8"``, or ``("L8", 2)`` of the third of several networks.
 
         Returns
         -------
@@ -132,19 +156,48 @@ class LazyStack(Sequence):
             raise ValueError(f"name must be one of {self.layer_names}. Got {name!r} instead.")
         return self[:, :, self.layer_names.index(name)]
 
-    def then(self, function, *, item_shape):
-        """Return the stack of what `function` makes of this one's source.
+    def map(self, function, *, item_shape, dtype=np.float32, layer_names=None, memory=None):
+        """Return the stack of what a function makes of each sample.
 
         Parameters
         ----------
         function : callable
-            Takes the place of this stack's own, which it may call.
+            Maps one sample to one array; a :func:`functools.partial` holds its parameters as they
+            are now. It must not change the sample.
         item_shape : tuple of int or None
-            Shape of its samples.
+            Shape of the results; ``None`` if they differ in size.
+        dtype : numpy dtype, default=float32
+            Data type of the results.
+        layer_names : tuple, default=None
+            As of a stack.
+        memory : str or object with the joblib.Memory interface, default=None
+            Where the results are kept. They are found by the function and the key of the sample.
+
+        Returns
+        -------
+        stack : LazyStack
         """
-        stack = LazyStack(self.source, function, item_shape=item_shape, batch_size=self.batch_size)
-        stack._indices = self._indices
-        return stack
+        return LazyStack(
+            self,
+            _Each(function),
+            item_shape=item_shape,
+            dtype=dtype,
+            batch_size=self.batch_size,
+            layer_names=layer_names,
+            memory=memory,
+        )
+
+    def computed(self):
+        """Return all samples: an array, or a list if they differ in size."""
+        return list(self) if self.is_ragged else np.asarray(self)
+
+    def keys(self):
+        """Return a key of each sample: equal where the samples are.
+
+        It follows from the keys of the source and of the function. Samples whose function has no
+        key, such as one that reads files, are read.
+        """
+        return self._keys_of(self._indices)
 
     def __array__(self, dtype=None, copy=None):
         if copy is False:
@@ -154,25 +207,76 @@ class LazyStack(Sequence):
                 "The samples of this stack differ in size, so they do not form one array. "
                 "Iterate over the stack instead."
             )
-        if 0 < len(self) <= self.batch_size:  # it is one array already, unless it is the source
-            part = take(self.source, self._indices)
+        if 0 < len(self) <= self.batch_size and not self._last and self.memory is None:
+            part = take(self.source, self._indices)  # the batch is the array, unless it is a view
             batch = self.function(part)
             arrays = isinstance(part, np.ndarray) and isinstance(batch, np.ndarray)
             is_view = arrays and np.may_share_memory(batch, part)  # `part` may be the user's
             return np.array(batch, dtype=dtype or self.dtype, copy=is_view or None)
         dense = np.empty(self.shape, dtype=dtype or self.dtype)
-        start = 0
-        for batch in self.batches():
+        for start in range(0, len(self), self.batch_size):
+            batch = self._read(self._indices[start : start + self.batch_size], keep=False)
             dense[start : start + len(batch)] = batch
-            start += len(batch)
         return dense
 
-    def __array_namespace__(self, *, api_version=None):
-        """Be what the dense array is to scikit-learn when its array API dispatch is on."""
-        return get_namespace(np.empty(0))[0]
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        """Compute NumPy arithmetic on the dense array, unless that is large."""
+        operands = [_dense_operand(x) if isinstance(x, LazyStack) else x for x in inputs]
+        return getattr(ufunc, method)(*operands, **kwargs)
+
+    def read(self, positions):
+        """Return some samples, in an array or a list, for somebody who does not change them."""
+        return self._read(self._indices[positions])
+
+    def _read(self, indices, keep=True):
+        """Return samples by their place in the source; those read last are not computed again."""
+        found = [self._last.get(int(i)) for i in indices]
+        if len(found) and all(sample is not None for sample in found):
+            return found
+        self._last.clear()  # before the next batch is computed, so that there is one at a time
+        batch = self._compute(indices) if self.memory is None else self._look_up(indices)
+        if keep:
+            self._last.update(zip(indices.tolist(), batch, strict=True))
+        return batch
 
     def _compute(self, indices):
         return self.function(take(self.source, indices))
+
+    def _look_up(self, indices):
+        return [
+            kept(self.memory, key, lambda i=i: self._compute(np.array([i]))[0])
+            for i, key in zip(indices, self._keys_of(indices), strict=True)
+        ]
+
+    def _keys_of(self, indices):
+        key = getattr(self.function, "key", None)
+        if key is None:
+            return [key_of_array(sample) for sample in self._read(indices)]
+        if isinstance(self.source, LazyStack):
+            keys = self.source._keys_of(self.source._indices[indices])
+        else:
+            keys = [key_of_array(sample) for sample in take(self.source, indices)]
+        return [key_of(key, source_key) for source_key in keys]
+
+    def __getstate__(self):
+        return vars(self) | {"_last": {}}
+
+
+def _copied(sample):
+    # What was computed last is kept: it must not change when its reader changes the sample.
+    return sample.copy() if isinstance(sample, np.ndarray) else sample
+
+
+def _dense_operand(stack):
+    n_bytes = stack.dtype.itemsize * np.prod(stack.shape, dtype=float)
+    if not stack.is_ragged and n_bytes > MAX_BYTES_OF_OPERAND:
+        raise ValueError(
+            "Arithmetic on a lazy stack must take at most "
+            f"{MAX_BYTES_OF_OPERAND / 2**30:g} GiB, as all its samples are computed. Got "
+            f"{n_bytes / 2**30:.1f} GiB instead. Calculate with a part such as stack[:100], or "
+            "with np.asarray(stack)."
+        )
+    return np.asarray(stack)
 
 
 def _names_of_part(names, key):
@@ -188,50 +292,52 @@ def _names_of_part(names, key):
     return names[key[1]] if len(key) > 1 else names
 
 
-class _Part:
-    """Pick a part of each sample of a batch (a class, so that a stack can be pickled)."""
+class _Each:
+    """Apply a function to each sample of a batch (a class, so that a stack can be pickled)."""
 
-    def __init__(self, key):
-        self.key = tuple(key)
+    def __init__(self, function):
+        self.function = function
+
+    @property
+    def key(self):
+        return key_of(self.function)
 
     def __call__(self, batch):
-        if isinstance(batch, list):
-            return [sample[self.key] for sample in batch]
-        return batch[(slice(None), *self.key)]
+        return [self.function(sample) for sample in batch]
 
 
-def n_samples(source):
-    """Return the length of a list or an array; Zarr arrays have a shape only."""
-    return source.shape[0] if hasattr(source, "shape") else len(source)
+class _Part:
+    """Pick a part of a sample."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def __call__(self, sample):
+        return sample[self.index]
 
 
 def as_stack(array):
-    """Wrap an array that is read piecewise, such as one on disk, as a lazy stack."""
+    """Wrap an array, or a list of arrays, that is read piecewise as a lazy stack."""
     if isinstance(array, LazyStack):
         return array
+    if isinstance(array, list):
+        dtype = np.result_type(*(sample.dtype for sample in array))
+        return LazyStack(array, _same, item_shape=None, dtype=dtype)
+    n_values = max(1, int(np.prod(array.shape[1:], dtype=float)))
     return LazyStack(
-        array, _same, item_shape=array.shape[1:], dtype=array.dtype, batch_size=_N_READ_AT_ONCE
+        array,
+        _same,
+        item_shape=array.shape[1:],
+        dtype=array.dtype,
+        batch_size=max(1, min(_N_READ_AT_ONCE, _N_VALUES_READ_AT_ONCE // n_values)),
     )
 
 
-_N_READ_AT_ONCE = 32
+def read_piecewise(X):
+    """Wrap an array that is not in memory as a lazy stack, so that its folds are read piecewise."""
+    on_disk = is_lazy(X) or (isinstance(X, np.memmap) and X.ndim > 2)
+    return as_stack(X) if on_disk else X
 
 
 def _same(batch):
     return batch
-
-
-def take(source, indices):
-    """Read the samples `indices` of `source`: an array, or a list when they differ in size."""
-    if isinstance(source, (list, tuple)):
-        return [source[i] for i in indices]
-    if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
-        part = source[int(indices[0]) : int(indices[0]) + len(indices)]  # a view where possible
-    elif isinstance(source, (np.ndarray, LazyStack)):
-        part = source[indices]
-    else:  # HDF5 reads increasing indices only, and Zarr has an indexer of its own
-        unique, inverse = np.unique(indices, return_inverse=True)
-        part = np.asarray(getattr(source, "oindex", source)[unique])[inverse]
-    if isinstance(part, LazyStack) and part.is_ragged:
-        return list(part)
-    return np.asarray(part)

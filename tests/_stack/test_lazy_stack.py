@@ -1,15 +1,16 @@
 import pickle
+from functools import partial
 
 import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from sklearn import config_context
 from sklearn.model_selection import KFold, train_test_split
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _num_samples
 
-from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack, take
+from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack
+from sklearn_micranet._stack._sources import take
 
 
 def double(batch):
@@ -62,7 +63,7 @@ def test_dense_array_is_computed_in_batches(stack, source):
     assert stack.function.batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_nothing_is_kept(stack):
+def test_the_dense_array_is_not_kept(stack):
     np.asarray(stack[:1])
     np.asarray(stack[:1])
     assert stack.function.batches == [[0], [0]]
@@ -277,41 +278,157 @@ def test_an_empty_stack_computes_nothing(stack):
     assert stack.function.batches == []
 
 
-def first_row_tripled(batch):
-    return 3 * batch[:, 0]
+def first_row_tripled(sample):
+    return 3 * sample[0]
 
 
-def test_then_computes_from_the_source(stack, source):
-    tripled = stack.then(first_row_tripled, item_shape=(3, 4))
+def test_map_computes_from_each_sample(stack, source):
+    tripled = stack.map(first_row_tripled, item_shape=(3, 4))
     assert (tripled.shape, tripled.batch_size, tripled.layer_names) == ((7, 3, 4), 3, None)
-    assert_array_equal(np.asarray(tripled), 3 * source[:, 0], strict=True)
-    assert stack.function.batches == []  # its own function is not called
-    assert_array_equal(np.asarray(stack), 2 * source)
-
-
-@pytest.mark.parametrize("key", [slice(2, 5), [4, 0, 4], np.arange(7) > 4, slice(None, None, -2)])
-def test_then_keeps_the_selection(stack, source, key):
-    counting = Counting()
-    doubled = stack[key].then(counting, item_shape=(2, 3, 4))
-    assert counting.batches == []
-    assert_array_equal(np.asarray(doubled), 2 * source[key], strict=True)
-    assert counting.samples == np.arange(7)[key].tolist()
-    assert_array_equal(np.asarray(doubled[::-1]), 2 * source[key][::-1])
-    restored = pickle.loads(pickle.dumps(doubled))
-    assert_array_equal(np.asarray(restored), 2 * source[key])
-
-
-def test_then_may_call_the_function_that_it_replaces(stack, source):
-    plus_one = stack.then(lambda batch: stack.function(batch) + 1, item_shape=(2, 3, 4))
-    assert_array_equal(np.asarray(plus_one), 2 * source + 1)
+    assert stack.function.batches == []
+    assert_array_equal(np.asarray(tripled), 6 * source[:, 0], strict=True)
     assert stack.function.batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_then_of_a_ragged_stack(ragged):
-    sums = ragged[[3, 1]].then(lambda batch: [sample + 1 for sample in batch], item_shape=None)
+@pytest.mark.parametrize("key", [slice(2, 5), [4, 0, 4], np.arange(7) > 4, slice(None, None, -2)])
+def test_map_keeps_the_selection(stack, source, key):
+    tripled = stack[key].map(first_row_tripled, item_shape=(3, 4))
+    assert_array_equal(np.asarray(tripled), 6 * source[key, 0], strict=True)
+    assert_array_equal(np.asarray(tripled[::-1]), 6 * source[key, 0][::-1])
+    restored = pickle.loads(pickle.dumps(tripled))
+    assert_array_equal(np.asarray(restored), 6 * source[key, 0])
+
+
+def test_map_of_a_ragged_stack(ragged):
+    sums = ragged[[3, 1]].map(lambda sample: sample + 1, item_shape=None)
     assert sums.is_ragged
     assert [sample.shape for sample in sums] == [(2, 8, 5, 3), (2, 8, 3, 3)]
-    assert [sample[0, 0, 0, 0] for sample in sums] == [4, 2]
+    assert [sample[0, 0, 0, 0] for sample in sums] == [7, 3]
+    first = ragged.map(lambda sample: sample[0, :2, 0], item_shape=(2, 3))
+    assert_array_equal(first, np.stack([sample[0, :2, 0] for sample in ragged]))
+
+
+def test_computed_is_an_array_or_a_list(stack, ragged, source):
+    assert_array_equal(stack.computed(), 2 * source, strict=True)
+    samples = ragged.computed()
+    assert isinstance(samples, list)
+    assert [sample.shape for sample in samples] == [sample.shape for sample in ragged]
+
+
+# --- what was computed last --------------------------------------------------------------------
+
+
+def test_a_sample_is_not_computed_again_at_once(stack, source):
+    for _ in range(3):
+        assert_array_equal(stack[2], 2 * source[2])
+    assert stack.function.samples == [2]
+    assert_array_equal(stack[1:][1], 2 * source[2])  # selections share it
+    assert stack.function.samples == [2]
+    assert_array_equal(stack[3], 2 * source[3])
+    assert_array_equal(stack[2], 2 * source[2])
+    assert stack.function.samples == [2, 3, 2]
+
+
+def test_all_layers_of_a_sample_are_computed_at_once(source):
+    counting = Counting()
+    stack = LazyStack(source, counting, item_shape=(2, 3, 4), layer_names=("L1", "L2", "L3"))
+    layers = [stack.layer(name)[5] for name in stack.layer_names]
+    assert counting.samples == [5]
+    assert_array_equal(np.stack(layers, axis=1), 2 * source[5])
+
+
+def test_what_was_computed_last_cannot_be_changed(stack, source):
+    stack[2][:] = 0
+    assert_array_equal(stack[2], 2 * source[2])
+    for sample in stack:
+        sample[:] = 0
+    assert_array_equal(stack[6], 2 * source[6])
+    assert stack.function.samples == [2, *range(7)]
+
+
+def test_what_was_computed_last_is_not_pickled(stack):
+    stack[2]
+    assert len(stack._last) == 1
+    assert pickle.loads(pickle.dumps(stack))._last == {}
+
+
+# --- arithmetic --------------------------------------------------------------------------------
+
+
+def test_numpy_arithmetic(stack, source):
+    assert_array_equal(stack + 1, 2 * source + 1)
+    assert_array_equal(1 - stack, 1 - 2 * source)
+    assert_array_equal(stack * stack, 4 * source**2)
+    assert_array_equal(np.sqrt(stack), np.sqrt(2 * source))
+    assert_array_equal(stack > 3, 2 * source > 3)
+    assert_array_equal(np.maximum(source, stack), np.maximum(source, 2 * source))
+
+
+def test_arithmetic_on_large_stacks_is_refused(stack):
+    large = LazyStack(range(300), stack.function, item_shape=(1024, 1024))
+    with pytest.raises(ValueError, match=r"at most 1 GiB.* Got 1.2 GiB instead.*stack\[:100\]"):
+        large + 1
+    assert stack.function.batches == []
+
+
+# --- keys and keeping ----------------------------------------------------------------------------
+
+
+class Calls:
+    n = 0
+
+
+CALLS = Calls()
+
+
+def times(sample, *, factor):
+    CALLS.n += 1
+    return factor * sample
+
+
+def test_keys_tell_samples_and_functions_apart(source):
+    def keys(source, factor=2):
+        function = partial(times, factor=factor)
+        return as_stack(source).map(function, item_shape=source.shape[1:]).keys()
+
+    assert len(set(keys(source))) == 7
+    assert keys(source) == keys(source.copy())
+    assert not {*keys(source)} & {*keys(source, factor=3)}
+    assert keys(source)[::2] == keys(source[::2])
+    changed = source.copy()
+    changed[3] += 1
+    assert [a == b for a, b in zip(keys(source), keys(changed), strict=True)] == [
+        i != 3 for i in range(7)
+    ]
+
+
+def test_keys_of_a_chain_compute_nothing(stack, source):
+    chain = as_stack(source).map(fail, item_shape=(2, 3, 4)).map(fail, item_shape=(2, 3, 4))
+    assert len(set(chain.keys())) == 7
+    assert len(set(stack.keys())) == 7  # without a key of its function it has to be read
+    assert stack.function.samples == list(range(7))
+
+
+def fail(sample):
+    raise AssertionError("A sample was computed.")
+
+
+@pytest.mark.parametrize("is_ragged", [False, True])
+def test_memory_keeps_samples(source, ragged, tmp_path, is_ragged):
+    samples, item_shape = (ragged, None) if is_ragged else (as_stack(source), (2, 3, 4))
+
+    def kept(samples, factor=2):
+        function = partial(times, factor=factor)
+        return samples.map(function, item_shape=item_shape, memory=str(tmp_path))
+
+    CALLS.n = 0
+    for part, n_calls in ((slice(None), len(samples)), (slice(None, None, -1), 0), ([1, 1], 0)):
+        for actual, sample in zip(kept(samples[part]), samples[part], strict=True):
+            assert_array_equal(actual, 2 * sample)
+        assert CALLS.n == n_calls
+        CALLS.n = 0
+    assert_array_equal(kept(samples, factor=3)[1], 3 * samples[1])
+    assert CALLS.n == 1
 
 
 def test_stack_on_a_stack(stack, source):
@@ -353,12 +470,6 @@ def test_sklearn_splits_lazily(stack, source):
     for train, test in splits:
         assert_array_equal(np.asarray(stack[test]), 2 * source[test])
         assert_array_equal(np.asarray(stack[train]), 2 * source[train])
-
-
-def test_array_api_dispatch(stack, source):
-    with config_context(array_api_dispatch=True):
-        part = _safe_indexing(stack, [4, 0])
-    assert_array_equal(np.asarray(part), 2 * source[[4, 0]])
 
 
 def test_layer():
