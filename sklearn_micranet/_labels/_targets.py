@@ -1,87 +1,47 @@
-"""Image-level labels: what is accepted, and how labels, targets and logits correspond."""
+"""How image-level labels, what a network is trained on, and its logits correspond."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 
-def check_labels(estimator, X, y):
-    """Validate image-level labels.
-
-    Returns
-    -------
-    y : ndarray of shape (n_samples,) or, int, of shape (n_samples, n_classes)
-        Class labels or an indicator matrix.
-    """
-    if y is None:
-        raise ValueError(
-            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
-        )
-    if hasattr(y, "toarray"):
-        y = y.toarray()
-    y = check_array(y, ensure_2d=False, allow_nd=True, dtype=None, input_name="y")
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
-    if y.ndim == 2 and not np.isin(y, (0, 1)).all():
-        raise ValueError(
-            "y must be class labels of shape (n_samples,), an indicator matrix of 0 and 1 of "
-            "shape (n_samples, n_classes), or masks of shape (n_samples, n_classes, height, "
-            "width). Got several columns of other values instead."
-        )
-    return y.astype(int) if y.ndim == 2 else y
-
-
-def labels_from_masks(masks, min_coverage=0.0):
-    """Reduce masks to image-level labels.
-
-    A class is present in an image where its mask has at least one pixel and covers at least
-    `min_coverage` of the image.
-
-    Parameters
-    ----------
-    masks : ndarray of bool of shape (n_samples, n_classes, height, width)
-    min_coverage : float in [0, 1], default=0.0
-
-    Returns
-    -------
-    labels : ndarray of int of shape (n_samples, n_classes)
-    """
-    coverage = np.count_nonzero(masks, axis=(2, 3)) / (masks.shape[2] * masks.shape[3])
-    return ((coverage > 0) & (coverage >= min_coverage)).astype(int)
-
-
+@dataclass(frozen=True, eq=False)
 class Targets:
     """Correspondence between labels, what the network is trained on, and its logits.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,) or (n_samples, n_classes)
-        Labels, or all class labels, of at least two classes; or an indicator matrix.
 
     Attributes
     ----------
     kind : {"binary", "multiclass", "multilabel"}
     classes : ndarray of shape (n_classes,)
-    n_outputs : int
-        Number of logits: one for a binary problem, that of the positive class ``classes[1]``.
     """
 
-    def __init__(self, y):
+    kind: str
+    classes: np.ndarray
+
+    @classmethod
+    def of(cls, y):
+        """Return the targets of labels.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or all class labels, of at least two classes; or an indicator matrix.
+        """
         if y.ndim == 2:
-            self.kind = "multilabel"
-            self.classes = np.arange(y.shape[1])
-        else:
-            self.classes = np.unique(y)
-            if len(self.classes) < 2:
-                raise ValueError(
-                    "y must hold at least two classes, images with and images without a "
-                    f"structure. Got one class instead: {self.classes.tolist()}."
-                )
-            self.kind = "binary" if len(self.classes) == 2 else "multiclass"
-        self.n_outputs = 1 if self.kind == "binary" else len(self.classes)
+            return cls("multilabel", np.arange(y.shape[1]))
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(
+                "y must hold at least two classes, images with and images without a structure. "
+                f"Got one class instead: {classes.tolist()}."
+            )
+        return cls("binary" if len(classes) == 2 else "multiclass", classes)
+
+    @property
+    def n_outputs(self):
+        """Number of logits: one for a binary problem, that of the positive class ``classes[1]``."""
+        return 1 if self.kind == "binary" else len(self.classes)
 
     def check(self, y):
         """Raise a ValueError if y holds labels that are not among the classes."""

@@ -1,0 +1,184 @@
+"""Images: what is accepted, and what is known of them once they were read."""
+
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack
+from sklearn_micranet._stack._sources import is_lazy, is_ragged, unpacked
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that were read.
+
+    Attributes
+    ----------
+    stack : ndarray, LazyStack, or list of ndarray
+        A list, or a ragged stack, if they differ in size.
+    n_channels : int
+    image_shape : tuple of int or None
+        (height, width) or (height, width, n_channels) of flattened images, None for others.
+    """
+
+    stack: object
+    n_channels: int
+    image_shape: tuple | None = None
+
+    def __len__(self):
+        return len(self.stack)
+
+    @property
+    def is_flattened(self):
+        return self.image_shape is not None
+
+    @property
+    def size(self):
+        """Height and width, in px; None if the images differ in size."""
+        if is_ragged(self.stack):
+            return None
+        return tuple(self.image_shape[:2] if self.is_flattened else self.stack.shape[1:3])
+
+
+def read_images(X, *, name, image_shape=None, n_channels=None, allow_ragged=False):
+    """Read images, to be trained on or like those of a training.
+
+    Parameters
+    ----------
+    X : array-like, lazily read array, or list of ndarray
+    name : str
+        Class of the estimator, for the errors.
+    image_shape : tuple of int or None
+        Shape of flattened images. In training, ``None`` makes a square number of features a square
+        image and anything else one row; later, it means that flattened images were not trained on.
+    n_channels : int, default=None
+        Of the images that were trained on; ``None`` in training.
+    allow_ragged : bool, default=False
+        Whether images may differ in size.
+
+    Returns
+    -------
+    images : Images
+        Not copied if X is an array of a real dtype already. The images of a lazy stack that
+        differ in size are checked when they are read; here, only training reads the first.
+    """
+    X = unpacked(X)
+    if is_ragged(X):
+        if not allow_ragged:
+            raise ValueError(
+                "Training images must all have one size. Got images of different sizes instead. "
+                "Cut them into crops of one size."
+            )
+        return _read_ragged(X, name, n_channels)
+    stack = as_stack(X) if is_lazy(X) else _check_array(X, name)
+    if stack.ndim == 2:
+        image_shape = _shape_of_flattened(stack.shape[1], name, image_shape, n_channels)
+        return Images(stack, image_shape[2] if len(image_shape) == 3 else 1, image_shape)
+    if stack.ndim not in (3, 4):
+        raise ValueError(
+            "X must have the shape (n_samples, height, width), (n_samples, height, width, "
+            "n_channels) or, flattened, (n_samples, n_features). Got "
+            f"{stack.ndim} dimensions instead."
+        )
+    _check_not_empty(stack)
+    got = stack.shape[3] if stack.ndim == 4 else 1
+    if n_channels is not None:
+        _check_channels(got, n_channels, name)
+    return Images(stack, got)
+
+
+def resolve_image_shape(image_shape, n_features):
+    """Return the shape of flattened images, inferred where it is None."""
+    if image_shape is None:
+        side = isqrt(n_features)
+        return (side, side) if side * side == n_features else (1, n_features)
+    shape = tuple(image_shape)
+    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        raise ValueError(
+            "image_shape must be (height, width) or (height, width, n_channels), in px. Got "
+            f"{shape} instead."
+        )
+    if np.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape must multiply to the number of features, {n_features}. Got {shape} "
+            "instead."
+        )
+    return shape
+
+
+def _read_ragged(X, name, n_channels):
+    if not is_lazy(X):
+        stack = [_check_array(x, name) for x in X]
+        got = _common_channels(stack)
+        if n_channels is not None:
+            _check_channels(got, n_channels, name)
+        return Images(stack, got)
+    _check_not_empty(X)
+    if n_channels is None:
+        n_channels = _common_channels([X[0]])
+    check = partial(_check_read, n_channels=n_channels, name=name)
+    stack = LazyStack(X, check, item_shape=None, dtype=X.dtype, batch_size=X.batch_size)
+    return Images(stack, n_channels)
+
+
+def _check_read(images, *, n_channels, name):
+    _check_channels(_common_channels(images), n_channels, name)
+    return images
+
+
+def _shape_of_flattened(n_features, name, image_shape, n_channels):
+    if n_channels is None:
+        return resolve_image_shape(image_shape, n_features)
+    if image_shape is None:
+        raise ValueError(
+            f"{name} was fitted on images of shape (n_samples, height, width) or (n_samples, "
+            "height, width, n_channels). Got a 2-dimensional X instead: pass a single image as "
+            "image[np.newaxis]."
+        )
+    return image_shape
+
+
+def _check_channels(got, n_channels, name):
+    if got != n_channels:
+        raise ValueError(
+            f"X must have {n_channels} channel(s), as the images that {name} was fitted on. Got "
+            f"{got} instead. X is a stack of images, channels last: pass a single image as "
+            "image[np.newaxis]."
+        )
+
+
+def _check_not_empty(images):
+    if 0 in images.shape:
+        raise ValueError(
+            "X must hold at least one image of at least one pixel. Got the shape "
+            f"{images.shape} instead."
+        )
+
+
+def _check_array(X, name):
+    images = check_array(X, allow_nd=True, estimator=name, input_name="X")
+    is_wide = images.dtype.kind == "f" and images.dtype.itemsize > 4 and images.size
+    if is_wide and max(images.max(), -images.min()) > np.finfo(np.float32).max:
+        raise ValueError(
+            "X must be finite in float32. Got a value too large instead: scale the images."
+        )
+    return images
+
+
+def _common_channels(images):
+    wrong = {image.ndim for image in images} - {2, 3}
+    if wrong:
+        raise ValueError(
+            "Images of different sizes must each have the shape (height, width) or (height, width, "
+            f"n_channels). Got {wrong.pop()} dimensions instead."
+        )
+    channels = {image.shape[2] if image.ndim == 3 else 1 for image in images}
+    if len(channels) > 1:
+        raise ValueError(
+            f"All images must have the same number of channels. Got {sorted(channels)} instead."
+        )
+    return channels.pop()

@@ -1,0 +1,56 @@
+"""Masks that stand for labels, or that are compared with predicted ones."""
+
+import numpy as np
+from sklearn.utils.validation import check_consistent_length
+
+from sklearn_micranet._stack._sources import is_ragged
+
+
+def are_masks(y):
+    """Whether labels are given as masks of shape (n_samples, n_classes, height, width)."""
+    if isinstance(y, (list, tuple)):
+        return len(y) > 0 and np.ndim(y[0]) == 3
+    return getattr(y, "ndim", 0) == 4
+
+
+def check_masks(masks, X, size, n_classes=None):
+    """Validate masks that belong to the images X.
+
+    Parameters
+    ----------
+    masks : array-like of shape (n_samples, n_classes, height, width)
+        Of dtype bool, or of 0 and 1.
+    X : sequence of length n_samples
+    size : tuple (height, width) or None
+        ``None`` is not compared.
+    n_classes : int or None
+        ``None`` is not compared.
+
+    Returns
+    -------
+    masks : ndarray of bool of shape (n_samples, n_classes, height, width)
+    """
+    if is_ragged(masks):
+        raise ValueError("Masks must all have one size. Got masks of different sizes instead.")
+    masks = np.asarray(masks)
+    if masks.ndim != 4:
+        raise ValueError(
+            "Masks must have the shape (n_samples, n_classes, height, width). Got "
+            f"{masks.ndim} dimensions instead."
+        )
+    check_consistent_length(X, masks)
+    if size is not None and masks.shape[2:] != size:
+        raise ValueError(
+            f"Masks must have the height and width of the images, {size}. Got {masks.shape[2:]} "
+            "instead."
+        )
+    if n_classes is not None and masks.shape[1] != n_classes:
+        raise ValueError(
+            f"Masks must have one channel per class, {n_classes} in all; a binary problem has "
+            f"one, that of the positive class. Got {masks.shape[1]} instead."
+        )
+    if masks.dtype != bool:
+        if not np.isin(masks, (0, 1)).all():
+            raise ValueError("Masks must be bool, or hold 0 and 1 only. Got other values instead.")
+        masks = masks.astype(bool)
+    return masks

@@ -1,0 +1,80 @@
+"""Splits in which every class is represented."""
+
+import numpy as np
+
+
+def split_off_validation(indicator, fraction, random_state):
+    """Set aside a share of the samples of every class.
+
+    Classes are served rarest first (iterative stratification [1]_): of the samples of a class
+    that are not given to either part yet, as many are drawn as its share still lacks. What is
+    rounded off is carried over to the next class, and one sample of each class is left for
+    training.
+
+    Parameters
+    ----------
+    indicator : ndarray of bool of shape (n_samples, n_classes)
+        Classes that a sample contains.
+    fraction : float in [0, 1)
+    random_state : RandomState instance
+
+    Returns
+    -------
+    train, valid : ndarrays of int
+        Indices in ascending order. `valid` is empty if the fraction amounts to less than one
+        sample or leaves fewer than two for training, and where every sample is needed there.
+
+    References
+    ----------
+    .. [1] Sechidis et al., "On the stratification of multi-label data", ECML PKDD 2011.
+       :doi:`10.1007/978-3-642-23808-6_10`
+    """
+    n_samples = len(indicator)
+    n_valid = round(fraction * n_samples)
+    if n_valid < 1 or n_samples - n_valid < 2:
+        return np.arange(n_samples), np.arange(0)
+    is_free = np.ones(n_samples, dtype=bool)
+    is_valid = np.zeros(n_samples, dtype=bool)
+    carried = 0.0
+    for k in np.argsort(indicator.sum(axis=0), kind="stable"):
+        members = np.flatnonzero(indicator[:, k] & is_free)
+        n_train = (indicator[:, k] & ~is_valid).sum()
+        lacking = fraction * indicator[:, k].sum() - is_valid[indicator[:, k]].sum() + carried
+        n_drawn = max(0, min(round(lacking), len(members), n_train - 1))
+        carried = float(np.clip(lacking - n_drawn, -0.5, 0.5))
+        is_valid[random_state.permutation(members)[:n_drawn]] = True
+        is_free[members] = False
+    lacking = n_valid - is_valid.sum()
+    is_valid[random_state.permutation(np.flatnonzero(is_free))[: max(0, lacking)]] = True
+    return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
+
+
+def stratified_splits(indicator, n_folds, random_state):
+    """Return (train, test) indices of folds in which every class is represented evenly."""
+    everything = left = np.arange(len(indicator))
+    if len(left) < max(n_folds, 3):
+        raise ValueError(
+            "cv must not be more folds than there are images, at least three. Got "
+            f"{n_folds} folds of {len(left)} image(s) instead."
+        )
+    folds = []
+    for n_left in range(n_folds, 1, -1):
+        kept, drawn = split_off_validation(indicator[left], 1 / n_left, random_state)
+        folds.append(left[drawn])
+        left = left[kept]
+    # Two images are never split: the last two of as many folds as images are one.
+    return [(np.setdiff1d(everything, fold), fold) for fold in [*folds, left] if len(fold)]
+
+
+def check_folds(parts, indicator, classes):
+    """Raise a ValueError if a network would be trained with a class in none or all images."""
+    for train, _ in parts:
+        part = indicator[train]
+        lost = (part == part[:1]).all(axis=0) & (indicator != indicator[:1]).any(axis=0)
+        if lost.any():
+            raise ValueError(
+                "The images outside each fold of cv must include some with and some without each "
+                f"class. Got a fold that leaves {classes[lost].tolist()} in all or none of the "
+                "images to train on instead. Use fewer folds, or pass other ones as cv; where a "
+                "class is in a single image, or in all but one, train without cv."
+            )

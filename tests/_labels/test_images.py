@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from sklearn_micranet._labels._images import read_images
+from sklearn_micranet._stack._lazy_stack import LazyStack
+
+
+def test_lazy_images_of_different_sizes_are_checked_when_they_are_read():
+    read = []
+
+    def load(images):
+        read.extend(image.shape for image in images)
+        return images
+
+    def lazy(*shapes):
+        return LazyStack([np.zeros(shape) for shape in shapes], load, item_shape=None, batch_size=2)
+
+    assert read_images(lazy((4, 5, 3), (6, 5, 3)), name="X", allow_ragged=True).n_channels == 3
+    assert read == [(4, 5, 3)]
+    like = {"name": "Net", "n_channels": 3, "allow_ragged": True}
+    for shapes, match in [
+        (((4, 5, 3), (6, 5, 3), (6, 5)), r"3 channel\(s\).*Net was fitted.* Got 1"),
+        (((4, 5, 3), (6, 5, 1)), r"same number of channels. Got \[1, 3\]"),
+        (((4, 5, 3), (6, 5, 3, 3)), "Got 4 dimensions"),
+    ]:
+        read.clear()
+        stack = read_images(lazy(*shapes), **like).stack
+        assert read == []
+        assert stack[0].shape == (4, 5, 3)
+        with pytest.raises(ValueError, match=match):
+            list(stack)
+    for n_channels in (None, 3):
+        with pytest.raises(ValueError, match=r"at least one image.*Got the shape \(0,\)"):
+            read_images(lazy(), name="X", n_channels=n_channels, allow_ragged=True)
+
+
+def test_reading_tells_what_a_network_has_to_know():
+    grey, colour, flat = (np.zeros(shape) for shape in ((3, 8, 9), (3, 8, 9, 2), (3, 36)))
+    read = [read_images(X, name="X") for X in (grey, colour, flat)]
+    assert [images.n_channels for images in read] == [1, 2, 1]
+    assert [images.size for images in read] == [(8, 9), (8, 9), (6, 6)]
+    assert [images.image_shape for images in read] == [None, None, (6, 6)]
+    assert [len(images) for images in read] == [3, 3, 3]
+    shaped = read_images(flat, name="X", image_shape=(3, 4, 3))
+    assert (shaped.size, shaped.n_channels) == ((3, 4), 3)
+    sizes = read_images([grey[0], grey[0, :, :5]], name="X", allow_ragged=True)
+    assert (sizes.size, sizes.n_channels, sizes.is_flattened) == (None, 1, False)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        sizes.n_channels = 2
+
+
+def test_images_are_not_copied():
+    X = np.zeros((2, 8, 8), dtype=np.uint8)
+    assert read_images(X, name="X").stack is X

@@ -1,0 +1,121 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+from sklearn.exceptions import DataConversionWarning
+
+from sklearn_micranet._labels._images import Images
+from sklearn_micranet._labels._labels import labels_from_masks, read_labels, read_plain_labels
+
+INDICATOR = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])
+
+
+def checked(y, n_samples=3):
+    return read_plain_labels(y, n_samples, name="MicraNetClassifier")
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        INDICATOR,
+        INDICATOR.astype(bool),
+        INDICATOR.astype(np.uint8),
+        INDICATOR.astype(float),
+        INDICATOR.tolist(),
+        csr_array(INDICATOR),
+        pd.DataFrame(INDICATOR, columns=["a", "b", "c"]),
+    ],
+)
+def test_indicator_matrices_become_integers(y):
+    labels = checked(y)
+    assert labels.dtype == int
+    assert labels.tolist() == INDICATOR.tolist()
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["cat", "dog", "cat"],
+        np.array(["cat", "dog", "cat"], dtype=object),
+        pd.Series(["cat", "dog", "cat"]),
+        pd.Series(["cat", "dog", "cat"], dtype="category"),
+        [True, False, True],
+        [-3, 70, 70],
+        [1.0, 2.0, 1.0],
+    ],
+)
+def test_class_labels_are_left_as_they_are(y):
+    assert checked(y).tolist() == list(y)
+
+
+def test_a_column_of_labels_is_flattened_with_a_warning():
+    with pytest.warns(DataConversionWarning, match="column-vector y was passed"):
+        assert checked([[0], [1], [1]]).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("y", "match"),
+    [
+        (None, "requires y to be passed, but the target y is None"),
+        ([0, 1], r"inconsistent numbers of samples: \[3, 2\]"),
+        (INDICATOR[:2], r"inconsistent numbers of samples: \[3, 2\]"),
+        ([0.0, np.nan, 1.0], "y contains NaN"),
+        ([0.5, 1.5, 2.5], "Unknown label type: continuous"),
+        (INDICATOR / 2, "Unknown label type: continuous-multioutput"),
+        (INDICATOR + 1, "indicator matrix of 0 and 1 .* several columns of other values"),
+        (2 * INDICATOR - 1, "indicator matrix of 0 and 1 .* several columns of other values"),
+        ([[0, 1], [2, 3], [0, 0]], "indicator matrix of 0 and 1 .* several columns of other"),
+        (np.array([["a", "b"]] * 3), "indicator matrix of 0 and 1 .* several columns of other"),
+        (np.zeros((3, 2, 2), dtype=int), "Unknown label type"),
+        (np.zeros((3, 0), dtype=int), r"0 feature\(s\)"),
+        ([], "0 sample"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(y, match):
+    with pytest.raises(ValueError, match=match):
+        checked(y)
+
+
+def test_masks_become_labels_by_their_coverage():
+    masks = np.zeros((2, 3, 10, 10), dtype=bool)
+    masks[0, 0, 0, :7] = True  # 7 %
+    masks[0, 1, 0, :6] = True  # 6 %
+    masks[1, 0, 9, 9] = True  # 1 %
+    masks[1, 1] = True  # 100 %
+    assert labels_from_masks(masks).tolist() == [[1, 1, 0], [1, 1, 0]]
+    # Exactly 7 %, although 0.07 * 100 is more than 7 in floating point.
+    assert labels_from_masks(masks, 0.07).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert labels_from_masks(masks, 0.071).tolist() == [[0, 0, 0], [0, 1, 0]]
+    assert labels_from_masks(masks, 1.0).tolist() == [[0, 0, 0], [0, 1, 0]]
+
+
+def test_masks_of_other_shapes_cover_their_own_image():
+    masks = np.zeros((1, 1, 2, 50), dtype=bool)
+    masks[0, 0, 1, :5] = True
+    assert labels_from_masks(masks, 0.05).tolist() == [[1]]
+    assert labels_from_masks(masks, 0.06).tolist() == [[0]]
+
+
+def masks_of_sizes(*sizes):
+    """Masks of one class in images of 20 x 40 px, of so many px each."""
+    masks = np.zeros((len(sizes), 1, 800), dtype=bool)
+    for mask, size in zip(masks, sizes, strict=True):
+        mask[0, :size] = True
+    return masks.reshape(-1, 1, 20, 40)
+
+
+def read_masks(*sizes, **parameters):
+    images = Images(np.zeros((len(sizes), 20, 40)), 1)
+    return read_labels(masks_of_sizes(*sizes), images, name="X", **parameters).y.tolist()
+
+
+def test_small_masks_are_not_lost_in_silence():
+    with warnings.catch_warnings(action="error"):
+        assert read_masks(0, 3, 40, 400) == [0, 0, 1, 1]
+        assert read_masks(0, 3, 40, 400, min_coverage=0) == [0, 1, 1, 1]
+        assert read_masks(0, 3, 40, 400, min_coverage=0.5) == [0, 0, 0, 1]  # as was asked for
+    with pytest.warns(UserWarning, match=r"2 of 3 masks of class 0 cover less .* Set min_cov") as w:
+        assert read_masks(0, 3, 7, 400) == [0, 0, 0, 1]
+    assert w[0].filename == __file__

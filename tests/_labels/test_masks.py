@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_micranet._labels._masks import are_masks, check_masks
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [
+        (np.zeros((2, 1, 4, 5), dtype=bool), True),
+        (torch.zeros(2, 1, 4, 5), True),
+        ([np.zeros((1, 4, 5)), np.zeros((1, 6, 5))], True),
+        (np.zeros((2, 1, 4, 5), dtype=int).tolist(), True),
+        (["cat", "dog"], False),
+        ([0, 1], False),
+        (np.zeros((2, 3)), False),
+        ([[[0, 1.5, 2.5]], []], False),  # points
+        ([np.empty((0, 3))], False),
+        ([], False),
+        ("text", False),
+        (None, False),
+    ],
+)
+def test_masks_are_told_from_labels_and_points(y, expected):
+    assert are_masks(y) is expected
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+def test_masks_of_0_and_1_become_bool(dtype):
+    masks = np.array([[[[0, 1], [1, 0]]]], dtype=dtype)
+    checked = check_masks(masks, [None], (2, 2), n_classes=1)
+    assert checked.dtype == bool
+    assert checked.tolist() == [[[[False, True], [True, False]]]]
+    assert check_masks(masks.tolist(), [None], None).tolist() == checked.tolist()
+
+
+def test_bool_masks_are_not_copied():
+    masks = np.zeros((1, 1, 2, 2), dtype=bool)
+    assert check_masks(masks, [None], None) is masks
+
+
+@pytest.mark.parametrize(
+    ("masks", "match"),
+    [
+        (np.zeros((3, 4, 5)), r"\(n_samples, n_classes, height, width\). Got 3 dimensions"),
+        (None, "Got 0 dimensions instead"),
+        ("text", "Got 0 dimensions instead"),
+        (np.zeros((2, 2, 4, 5)), "inconsistent numbers of samples"),
+        (np.zeros((3, 2, 5, 4)), r"height and width of the images, \(4, 5\). Got \(5, 4\)"),
+        (np.zeros((3, 1, 4, 5)), "one channel per class, 2 in all.*Got 1 instead"),
+        (np.full((3, 2, 4, 5), 2), "bool, or hold 0 and 1 only"),
+        (np.full((3, 2, 4, 5), 0.5), "bool, or hold 0 and 1 only"),
+        (np.full((3, 2, 4, 5), np.nan), "bool, or hold 0 and 1 only"),
+        (np.full((3, 2, 4, 5), "a"), "bool, or hold 0 and 1 only"),
+        ([np.zeros((2, 4, 5)), np.zeros((2, 4, 6))], "Got masks of different sizes instead"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks, match):
+    with pytest.raises(ValueError, match=match):
+        check_masks(masks, [None] * 3, (4, 5), n_classes=2)
