@@ -6,7 +6,7 @@ from os import PathLike
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from ._module import N_DEPTHS
+from ._shape import N_DEPTHS
 from ._weights import architecture_of, read_weights
 
 

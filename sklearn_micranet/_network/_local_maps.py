@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ._module import N_DEPTHS
+from ._shape import DEPTHS, N_DEPTHS
 
 
 class _Convolution(NamedTuple):
@@ -44,9 +44,7 @@ class FoldedNetwork:
 
     def __init__(self, weights):
         self.convolutions = [
-            _fold(weights, f"depth{depth}.{{}}_{half}")
-            for depth in range(1, N_DEPTHS + 1)
-            for half in "ab"
+            _fold(weights, f"depth{depth}.{{}}_{half}") for depth in DEPTHS for half in "ab"
         ]
         # Copies, as the folded weights are: later training must not change them.
         self.linear = tuple(weights[f"linear.{name}"].clone() for name in ("weight", "bias"))
@@ -161,14 +159,15 @@ def _mean_gradients(folded, passed, image, linear_weight):
 
     n_pixels = [activation.shape[2] * activation.shape[3] for activation in activations]
     alphas = [None] * len(activations)
-    alphas[7] = linear_weight / n_pixels[7]
-    gradient = _gradient_at_l7(
-        folded.convolutions[7].weight,
+    alphas[-1] = linear_weight / n_pixels[-1]
+    gradient = _gradient_before_last(
+        folded.convolutions[-1].weight,
         linear_weight * per_pair((features > 0).to(features.dtype)),
         peaks[image],
-        activations[6].shape[2:],
+        activations[-2].shape[2:],
     )
-    for first in (6, 4, 2):  # index of the first layer of a depth; `gradient` is the one there
+    # Index of the first layer of a depth, from the last depth on; `gradient` is the one there.
+    for first in range(2 * (N_DEPTHS - 1), 0, -2):
         alphas[first] = gradient.mean(dim=(2, 3))
         through_relu_(gradient, activations[first])
         gradient = F.conv2d(gradient, folded.convolutions[first].transposed, padding=1)
@@ -184,8 +183,8 @@ def _mean_gradients(folded, passed, image, linear_weight):
     return alphas
 
 
-def _gradient_at_l7(kernel, coefficients, peaks, size):
-    """Gradient at L7 of sum_k coefficient_k A^{8,k}(peak_k): kernels placed at the peaks."""
+def _gradient_before_last(kernel, coefficients, peaks, size):
+    """Gradient at the last layer but one: kernels placed at the peaks of the last layer."""
     n_pairs, (height, width) = len(coefficients), size
     n_in = kernel.shape[1]
     # One border pixel around the map takes what falls outside, and is cut off in the end.

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-N_DEPTHS = 4
-LAYER_NAMES = tuple(f"L{i}" for i in range(1, 2 * N_DEPTHS + 1))
+from ._shape import DEPTHS, n_filters_of
 
 
 class Depth(nn.Module):
@@ -61,20 +60,20 @@ class MicraNet(nn.Module):
         super().__init__()
         self.precision = precision
         self.n_frozen = 0
-        widths = [n_filters * 2**depth for depth in range(N_DEPTHS)]
-        self.depth1 = Depth(n_channels, widths[0])
-        self.depth2 = Depth(widths[0], widths[1])
-        self.depth3 = Depth(widths[1], widths[2])
-        self.depth4 = Depth(widths[2], widths[3])
+        n_in = n_channels
+        for depth in DEPTHS:
+            n_out = n_filters_of(depth, n_filters)
+            self.add_module(f"depth{depth}", Depth(n_in, n_out))
+            n_in = n_out
         self.pool = nn.MaxPool2d(2)
         self.global_pool = nn.AdaptiveMaxPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(widths[3], n_outputs)
+        self.linear = nn.Linear(n_in, n_outputs)
 
     @property
     def depths(self):
-        """The four depths, from the input to the output."""
-        return (self.depth1, self.depth2, self.depth3, self.depth4)
+        """The depths, from the input to the output."""
+        return tuple(self.get_submodule(f"depth{depth}") for depth in DEPTHS)
 
     def train(self, mode=True):
         """Set the mode of all but the frozen depths, which stay in evaluation mode."""
@@ -86,13 +85,13 @@ class MicraNet(nn.Module):
     def forward(self, x):
         """Return the logits, shape (n_samples, n_outputs), of images (n_samples, channels, h, w).
 
-        Height and width must be at least 8 px, so that three poolings leave one pixel.
+        Height and width must be at least `MIN_SIZE` px, so that the poolings leave one pixel.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_mixed(x)):
-            x = self.pool(self.depth1(x))
-            x = self.pool(self.depth2(x))
-            x = self.pool(self.depth3(x))
-            x = self.depth4(x)
+            *pooled, last = self.depths
+            for depth in pooled:
+                x = self.pool(depth(x))
+            x = last(x)
             logits = self.linear(self.dropout(self.global_pool(x).flatten(1)))
         return logits.float() if logits.dtype is torch.bfloat16 else logits
 

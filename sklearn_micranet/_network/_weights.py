@@ -2,17 +2,15 @@
 
 import io
 import json
-import os
 import re
-import time
-import uuid
 from collections import OrderedDict
-from contextlib import suppress
-from glob import escape
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from sklearn_micranet._stack._extras import import_extra
+from sklearn_micranet._stack._files import atomic_path
 
 from ._module import MicraNet
 
@@ -20,14 +18,15 @@ _FORMAT, _VERSION = "sklearn-micranet weights", 1
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PLAIN_TYPES = (str, int, float, bool, type(None), torch.Tensor)
 _N_LISTED = 3  # names in an error message
-_STALE_AGE = 3600  # s
 
 
 def write_weights(path, state_dict, metadata):
-    """Write the state dict of a `MicraNet`, and a dict of plain values, see `write_atomically`."""
+    """Write the state dict of a `MicraNet`, and a dict of plain values, see `write_tensors`."""
     architecture_of(state_dict)
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"{Path(path).parent} must be a folder. Got nothing instead.")
     content = {"metadata": metadata, "state_dict": state_dict}
-    write_atomically(path, {"format": _FORMAT, "version": _VERSION, **content})
+    write_tensors(path, {"format": _FORMAT, "version": _VERSION, **content})
 
 
 def read_weights(path, *, name=None):
@@ -123,7 +122,7 @@ def architecture_of(state_dict):
     return sizes
 
 
-def write_atomically(path, payload):
+def write_tensors(path, payload):
     """Write tensors and plain values, at once and only if nothing fails.
 
     Parameters
@@ -143,32 +142,12 @@ def write_atomically(path, payload):
     # the name of the file too.
     content = io.BytesIO()
     torch.save(_plain(payload, "payload"), content)
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def remove_stale_parts(path):
-    """Remove what writes of a file have left that were killed.
-
-    Another process may be writing the same file, which takes seconds: what is younger than an hour
-    stays.
-    """
-    with suppress(OSError):  # another process removes one too, or has it open
-        for part in path.parent.glob(f"{escape(path.name)}.*.part"):
-            if time.time() - part.stat().st_mtime > _STALE_AGE:
-                part.unlink()
+    with atomic_path(path) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def read_tensors(path):
-    """Return what `write_atomically` or :func:`torch.save` wrote, on the CPU; run no code.
+    """Return what `write_tensors` or :func:`torch.save` wrote, on the CPU; run no code.
 
     Raises
     ------
@@ -232,8 +211,8 @@ def _listed(names):
 
 def _own_name(name):
     """Translate a name of the authors' network; any other stays as it is."""
-    name = re.sub(r"^conv([1-4])([ab])\.", r"depth\1.conv_\2.", name)
-    name = re.sub(r"^bnorm([1-4])([ab])\.", r"depth\1.norm_\2.", name)
+    name = re.sub(r"^conv(\d)([ab])\.", r"depth\1.conv_\2.", name)
+    name = re.sub(r"^bnorm(\d)([ab])\.", r"depth\1.norm_\2.", name)
     return re.sub(r"^linear1\.", "linear.", name)
 
 
@@ -246,13 +225,7 @@ def _converted(name, tensor):
 
 
 def _read_hdf5(path, name):
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            f"h5py is required to read {path} but cannot be imported. "
-            'Install it with: pip install "sklearn-micranet[hdf5]"'
-        ) from error
+    h5py = import_extra("h5py", "hdf5")
     try:
         with h5py.File(path) as file:
             places = []

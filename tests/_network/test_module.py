@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_micranet._network._module import LAYER_NAMES, MicraNet
+from sklearn_micranet._network._module import MicraNet
+from sklearn_micranet._network._shape import LAYER_NAMES
 
 PATHS = [f"depth{depth}.relu_{half}" for depth in (1, 2, 3, 4) for half in "ab"]
 

@@ -18,7 +18,7 @@ from sklearn_micranet._network._weights import (
     architecture_of,
     read_tensors,
     read_weights,
-    write_atomically,
+    write_tensors,
     write_weights,
 )
 
@@ -108,7 +108,7 @@ def test_the_state_of_a_training_returns(tmp_path, state_dict):
     group = {"lr": 1e-3, "betas": (0.9, 0.999), "foreach": None, "amsgrad": False, "params": [0, 1]}
     best = OrderedDict(state_dict)
     state = {"optimizer": {"state": {0: moments}, "param_groups": [group]}, "best": best}
-    write_atomically(tmp_path / "state.pt", state)
+    write_tensors(tmp_path / "state.pt", state)
     found = read_tensors(tmp_path / "state.pt")
     assert_same(found["best"], best)
     assert_same(found["optimizer"]["state"].pop(0), moments)
@@ -117,7 +117,7 @@ def test_the_state_of_a_training_returns(tmp_path, state_dict):
 
 def test_numpy_scalars_become_plain(tmp_path):
     payload = {np.str_("a"): [np.float64(0.1), np.int32(3), np.bool_(True), np.str_("b")]}
-    write_atomically(tmp_path / "x.pt", payload)
+    write_tensors(tmp_path / "x.pt", payload)
     found = read_tensors(tmp_path / "x.pt")
     assert found == {"a": [0.1, 3, True, "b"]}
     assert [type(value) for value in found["a"]] == [float, int, bool, str]
@@ -137,7 +137,7 @@ def test_what_could_not_be_read_is_not_written(tmp_path, value, message):
     path = tmp_path / "x.pt"
     path.write_bytes(b"old")
     with pytest.raises(TypeError, match=message):
-        write_atomically(path, {"a": [0, {"b": value}]})
+        write_tensors(path, {"a": [0, {"b": value}]})
     assert path.read_bytes() == b"old"
 
 
@@ -214,7 +214,7 @@ def test_the_content_is_on_the_disk_before_it_gets_the_name(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", record_and_sync)
     monkeypatch.setattr(os, "replace", record_and_replace)
-    write_atomically(tmp_path / "net.pt", {"a": torch.ones(100)})
+    write_tensors(tmp_path / "net.pt", {"a": torch.ones(100)})
     assert replaced == [(1, sizes[0])]
     assert contents(tmp_path).keys() == {"net.pt"}
     assert sizes == [len(contents(tmp_path)["net.pt"])]
@@ -298,7 +298,7 @@ def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    write_atomically(tmp_path / "x.pt", {})
+    write_tensors(tmp_path / "x.pt", {})
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(type(error), match="no memory"):
         read_tensors(tmp_path / "x.pt")
@@ -316,7 +316,7 @@ def test_an_error_of_the_disk_is_no_damage(tmp_path, monkeypatch):
 
         readinto = readline = read
 
-    write_atomically(tmp_path / "x.pt", {})
+    write_tensors(tmp_path / "x.pt", {})
     monkeypatch.setattr(
         "sklearn_micranet._network._weights._open", lambda path: Disk(path.read_bytes())
     )
