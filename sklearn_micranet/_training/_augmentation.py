@@ -80,6 +80,11 @@ class Augmenter:
     def __init__(self, steps):
         self.steps = steps
 
+    @property
+    def functions(self):
+        """What the steps are, names replaced by the functions they stand for."""
+        return [TRANSFORMATIONS[s] if isinstance(s, str) else s for s in self.steps]
+
     @torch.no_grad()
     def __call__(self, batch):
         """Return a varied copy of the batch.

@@ -2,101 +2,104 @@
 
 import json
 import warnings
-from pickle import PicklingError
 
-import joblib
 import numpy as np
+import skorch
 import torch
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PassthroughScoring
 from skorch.history import History
 
-from sklearn_micranet._network._weights import read_tensors, remove_stale_parts, write_atomically
-from sklearn_micranet._stack._hash import Hasher
-from sklearn_micranet._stack._lazy_stack import take
+from sklearn_micranet import __version__
+from sklearn_micranet._network._weights import read_tensors, write_tensors
+from sklearn_micranet._stack._files import remove_stale_parts
+from sklearn_micranet._stack._keys import key_of, key_of_array, parts_of
+from sklearn_micranet._stack._sources import take
 
-N_HASHED_AT_ONCE = 64  # images
+N_READ_AT_ONCE = 64  # images
+_VERSIONS = (__version__, torch.__version__, skorch.__version__, np.__version__)
+_WITHOUT_INFLUENCE = (
+    "pretrained",  # the weights themselves count
+    "random_state",  # likewise the seed
+    "threshold",
+    "device",
+    "checkpoint_dir",
+    "verbose",
+)
 _STATES = {
     EarlyStopping: ("misses_", "dynamic_threshold_", "best_model_weights_", "best_epoch_"),
     PassthroughScoring: ("best_score_",),  # the history says which epochs were the best so far
 }
 
 
-def fingerprint(images):
-    """Return a hash of all images; memory grows with a few of them."""
-    hashes = [
-        joblib.hash(np.ascontiguousarray(take(images, np.arange(i, min(i + N_HASHED_AT_ONCE, n)))))
-        for n in [len(images)]
-        for i in range(0, n, N_HASHED_AT_ONCE)
-    ]
-    return joblib.hash([images.shape, hashes])
+def training_key(parameters, augment, initial, seed, *data):
+    """Return a key of everything that decides what a training ends with.
 
-
-def training_key(classifier, initial, seed, *data):
-    """Return a hash of everything that decides what a training ends with.
+    That is the versions of this package, torch, skorch and NumPy; the parameters but those without
+    influence; the weights to start from; the seed; all images, labels and weights; and of the
+    augmentation and the callbacks all that :func:`key_of` takes of functions, classes and objects.
 
     Parameters
     ----------
-    classifier : MicraNetClassifier
+    parameters : dict
+        Of the classifier.
+    augment : Augmenter or None
+        What `parameters` says of the augmentation, resolved.
     initial : dict of Tensor or None
         Weights to start from.
     seed : int or None
     *data : LabelledImages or None
+
+    Raises
+    ------
+    TypeError
+        If the augmentation or the callbacks hold something that cannot be taken apart.
     """
-    parameters = classifier.get_params(deep=False)
-    for name in ("pretrained", "random_state", *_WITHOUT_INFLUENCE):
-        del parameters[name]
-    parameters["callbacks"] = list(parameters["callbacks"] or ())
-    hashes = {name: _hash_of_parameter(name, value) for name, value in parameters.items()}
-    content = [
-        None
-        if part is None
-        else [fingerprint(part.images), part.indices, part.targets, part.weights]
-        for part in data
-    ]
-    return _Hasher().hash([_VERSION, hashes, initial and dict(initial), seed, content])
+    counting = {k: v for k, v in parameters.items() if k not in _WITHOUT_INFLUENCE}
+    counting["augmentation"] = augment and augment.functions
+    counting["callbacks"] = list(parameters["callbacks"] or ())
+    keys = {name: _key_of_parameter(name, value) for name, value in counting.items()}
+    return key_of(_VERSIONS, keys, initial and dict(initial), seed, list(map(_key_of_data, data)))
 
 
-_VERSION = 1  # to be raised when the same inputs train another network
-_WITHOUT_INFLUENCE = ("threshold", "device", "checkpoint_dir", "verbose")
-
-
-def _hash_of_parameter(name, value):
+def _key_of_parameter(name, value):
     try:
-        return _Hasher().hash(value)
-    except (PicklingError, AttributeError, TypeError, RecursionError) as error:
+        return key_of(value)
+    except (AttributeError, RecursionError, TypeError) as error:
         raise TypeError(
-            f"{name} must be picklable where checkpoint_dir is given, since a training is found by "
-            f"it. Got {value!r:.100} instead: define a function with def, outside of any other, "
-            "and let get_params of a callback leave out what does not change the training, such "
-            f"as a log. ({error.args[0]!s:.200})"
+            f"{name} must hold functions, classes and objects of plain values and arrays where "
+            f"checkpoint_dir is given, since a training is found by it. Got {value!r:.100} "
+            "instead: let get_params of a callback leave out what does not change the training, "
+            f"such as a log. ({error!s:.200})"
         ) from error
 
 
-class _Hasher(Hasher):
-    """Hash tensors by their values, and what training leaves unchanged of modules and callbacks.
+def _key_of_data(data):
+    if data is None:
+        return None
+    starts = range(0, len(data.images), N_READ_AT_ONCE)  # memory grows with so many images
+    parts = [np.arange(i, min(i + N_READ_AT_ONCE, len(data.images))) for i in starts]
+    images = [key_of_array(take(data.images, part)) for part in parts]
+    return key_of(images, data.indices, data.targets, data.weights)
 
-    That is their parameters: of a callback those of `get_params`, without what ends in an
-    underscore; of a module its tensors and attributes. Its last batch, which a module may remember,
-    does not count: private attributes other than plain values, device and dtype.
-    """
 
-    def save(self, obj):
-        if isinstance(obj, torch.Tensor):
-            values = obj.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-            obj = (str(obj.dtype), tuple(obj.shape), values)
-        super().save(obj)
+@parts_of.register(torch.Tensor)
+def _parts_of_tensor(tensor):
+    values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return str(tensor.dtype), tuple(tensor.shape), values
 
-    def reducer_override(self, obj):
-        """Return the class, its arguments and the state of an object, as its ``__reduce__``."""
-        if isinstance(obj, Callback):
-            return type(obj), (), obj.get_params(deep=False)
-        if isinstance(obj, torch.nn.Module):
-            return type(obj), (), {k: v for k, v in vars(obj).items() if _is_setting(k, v)}
-        return NotImplemented
+
+@parts_of.register(Callback)
+def _parts_of_callback(callback):
+    return callback.get_params(deep=False)
+
+
+@parts_of.register(torch.nn.Module)
+def _parts_of_module(module):
+    """Return tensors and settings, without what a module may remember of its last batch."""
+    return {name: value for name, value in vars(module).items() if _is_setting(name, value)}
 
 
 def _is_setting(name, value):
-    """Whether an attribute of a module is no trace of its last batch."""
     if name.startswith("_") and not isinstance(value, bool | int | float | str | tuple):
         return name in ("_parameters", "_buffers", "_modules")
     return not isinstance(value, torch.device | torch.dtype)
@@ -105,7 +108,7 @@ def _is_setting(name, value):
 class Checkpoint(Callback):
     """Write the state of a training after each epoch, and resume from it.
 
-    It must be behind the callbacks whose state it saves and restores.
+    It must come after the callbacks whose state it saves and restores.
 
     Parameters
     ----------
@@ -113,6 +116,9 @@ class Checkpoint(Callback):
         The file.
     seed : int
         What the training is seeded with.
+    is_reproducible : bool
+        Whether the same call would end with the same weights. If not, a finished training is not
+        kept: the next call is to train anew.
 
     Attributes
     ----------
@@ -120,8 +126,9 @@ class Checkpoint(Callback):
         What the file held; its seed then takes the place of the other.
     """
 
-    def __init__(self, path, seed):
+    def __init__(self, path, seed, is_reproducible=True):
         self.path = path
+        self.is_reproducible = is_reproducible
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_parts(path)
         self.state = None
@@ -132,7 +139,7 @@ class Checkpoint(Callback):
                 warnings.warn(
                     f"The checkpoint {path} is damaged: the training starts anew.",
                     RuntimeWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
         self.seed = seed if self.state is None else self.state["seed"]
 
@@ -164,13 +171,16 @@ class Checkpoint(Callback):
             self._write(net, list(net.history)[:-1], is_finished=False)
 
     def finish(self, net):
-        """Write the final state, that a later training with the same inputs returns at once."""
-        self._write(net, net.history, is_finished=True)
+        """Keep the final state, that a later training with the same inputs returns at once."""
+        if self.is_reproducible:
+            self._write(net, net.history, is_finished=True)
+        else:
+            self.path.unlink(missing_ok=True)
         remove_stale_parts(self.path)
 
     def _write(self, net, history, is_finished):
         on_cuda = torch.device(net.device).type == "cuda"
-        write_atomically(
+        write_tensors(
             self.path,
             {
                 "seed": self.seed,

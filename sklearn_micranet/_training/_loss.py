@@ -6,9 +6,13 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.utils import compute_class_weight
-from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from torch.nn import functional as F
+
+
+def is_balanced(class_weight):
+    """Whether weights are to be worked out from the labels, those of one class at least."""
+    return "balanced" in (class_weight if isinstance(class_weight, list) else [class_weight])
 
 
 def class_weights(class_weight, targets, y):
@@ -85,21 +89,6 @@ def _of_labels(class_weight, labels, y):
     if found.sum() > 1:
         weights[found] = compute_class_weight(class_weight, classes=labels[found], y=y)
     return weights
-
-
-def check_sample_weights(sample_weight, images):
-    """Return weights of mean 1 over the images of non-zero weight, a float32 Tensor."""
-    per_image = np.empty(len(images))  # images read lazily are no array to scikit-learn
-    weights = _check_sample_weight(
-        sample_weight, per_image, dtype=np.float64, ensure_non_negative=True
-    )
-    used = weights > 0
-    if used.sum() < 2:
-        raise ValueError(
-            "sample_weight must be above zero for at least two images. Got "
-            f"{used.sum()} such image(s) instead."
-        )
-    return torch.from_numpy((weights / weights[used].mean()).astype(np.float32))
 
 
 class WeightedLoss(nn.Module):

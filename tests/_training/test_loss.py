@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._labels._targets import Targets
-from sklearn_micranet._training._loss import WeightedLoss, check_sample_weights, class_weights
+from sklearn_micranet._training._loss import WeightedLoss, class_weights
 
 LABELS = {
     "binary": np.array(["no", "no", "no", "yes"]),
@@ -36,7 +36,7 @@ WEIGHTS = [
 @pytest.mark.parametrize(("kind", "class_weight", "expected"), WEIGHTS)
 def test_class_weights_by_hand(kind, class_weight, expected):
     y = LABELS[kind]
-    weights = class_weights(class_weight, Targets(y), y)
+    weights = class_weights(class_weight, Targets.of(y), y)
     assert weights.dtype == np.float64
     np.testing.assert_allclose(weights, expected)
 
@@ -46,19 +46,19 @@ def test_balanced_weights_are_scikit_learn_s(n_classes):
     y = np.repeat(np.arange(n_classes) * 10, np.arange(n_classes) + 3)
     expected = compute_class_weight("balanced", classes=np.unique(y), y=y)
     assert len(set(expected)) == n_classes  # otherwise their order would not be tested
-    np.testing.assert_array_equal(class_weights("balanced", Targets(y), y).ravel(), expected)
+    np.testing.assert_array_equal(class_weights("balanced", Targets.of(y), y).ravel(), expected)
 
 
 def test_balanced_weights_of_each_label_are_scikit_learn_s():
     y = np.random.default_rng(0).random((40, 3)) < [0.1, 0.4, 0.8]
-    weights = class_weights("balanced", Targets(y), y)
+    weights = class_weights("balanced", Targets.of(y), y)
     for column, of_column in zip(weights.T, y.T, strict=True):
         expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=of_column)
         np.testing.assert_array_equal(column, expected)
 
 
 def test_a_class_without_images_keeps_weight_1():
-    targets = Targets(LABELS["multiclass"])
+    targets = Targets.of(LABELS["multiclass"])
     np.testing.assert_allclose(
         class_weights("balanced", targets, np.array([10, 30, 10])), [3 / 4, 1, 3 / 2]
     )
@@ -87,32 +87,10 @@ def test_a_class_without_images_keeps_weight_1():
 def test_class_weights_that_do_not_fit_are_refused(kind, class_weight, match):
     y = LABELS[kind]
     with pytest.raises(ValueError, match=match):
-        class_weights(class_weight, Targets(y), y)
+        class_weights(class_weight, Targets.of(y), y)
 
 
 # --- weights of images -----------------------------------------------------------------------
-
-
-def test_weights_of_images_have_mean_1_over_those_that_are_used():
-    weights = check_sample_weights([0, 1, 3, 0], np.zeros((4, 8, 8)))
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == [0, 0.5, 1.5, 0]
-
-
-@pytest.mark.parametrize(
-    ("weights", "match"),
-    [
-        ([1, -1, 1], "Negative values"),
-        ([0, 0, 0], "at least one non-zero|at least two images"),  # by version of scikit-learn
-        ([0, 2, 0], r"above zero for at least two images. Got 1 such image\(s\) instead"),
-        ([1, 1], r"sample_weight.shape == \(2,\), expected \(3,\)"),
-        ([[1], [1], [1]], "must be 1D array or scalar"),
-        ([1, np.nan, 1], "sample_weight contains NaN"),
-    ],
-)
-def test_weights_of_images_that_do_not_fit_are_refused(weights, match):
-    with pytest.raises(ValueError, match=match):
-        check_sample_weights(weights, np.zeros((3, 8, 8)))
 
 
 # --- the loss --------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""Random numbers and devices."""
+
+from contextlib import contextmanager
+from numbers import Integral
+
+import torch
+from sklearn.utils import check_random_state
+
+
+def draw_seed(random_state):
+    """Return the seed that `random_state` is or, if it is not an int, draw one from it."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+@contextmanager
+def seeded(random_state, device, n_threads=None):
+    """Seed torch from a RandomState, and leave its global generators as they were.
+
+    Parameters
+    ----------
+    random_state : RandomState instance
+    device : torch.device
+    n_threads : int, default=None
+        Number of CPU threads for as long; None leaves it as it is.
+    """
+    devices = [device] if device.type == "cuda" else []
+    n_threads_before = torch.get_num_threads()
+    with torch.random.fork_rng(devices):
+        seed = random_state.randint(2**31)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        torch.set_num_threads(n_threads or n_threads_before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads_before)
+
+
+def resolve_device(device):
+    """Return the torch.device that "auto" or a device name stands for."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
