@@ -10,45 +10,35 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
-from skorch import NeuralNet
-from skorch.helper import predefined_split
+from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.history import History
 
-from ._labels._targets import Targets, check_labels, labels_from_masks
-from ._labels._validation import (
-    are_masks,
-    check_images,
-    check_masks,
-    image_size,
-    is_ragged,
-    resolve_image_shape,
+from ._labels._coverage import MIN_COVERAGE
+from ._labels._images import read_images, resolve_image_shape
+from ._labels._labels import read_labels, read_y
+from ._labels._masks import are_masks
+from ._labels._targets import Targets
+from ._network._fine_tuning import (
+    freeze,
+    load_pretrained,
+    pretrained_weights,
+    updated_parameters,
 )
-from ._network._fine_tuning import freeze, load_pretrained, pretrained_weights, updated_parameters
-from ._network._module import N_DEPTHS, MicraNet
+from ._network._input import equal_sizes, in_fitting_parts, to_tensor
+from ._network._module import MicraNet
+from ._network._shape import N_DEPTHS
 from ._network._weights import architecture_of, read_weights, write_weights
-from ._network_classifier import NetworkClassifier
-from ._stack._lazy_stack import take
+from ._network_classifier import Explained, NetworkClassifier, forget
+from ._stack._sources import take
 from ._training._augmentation import make_augmenter
-from ._training._batches import (
-    MIN_SIZE,
-    BatchIterator,
-    LabelledImages,
-    equal_sizes,
-    in_fitting_parts,
-    to_tensor,
-)
+from ._training._batches import BatchIterator
 from ._training._checkpoint import Checkpoint, training_key
-from ._training._loop import (
-    draw_negatives,
-    draw_seed,
-    resolve_device,
-    run_epochs,
-    seeded,
-    split_off_validation,
-    training_callbacks,
-)
-from ._training._loss import WeightedLoss, check_sample_weights, class_weights
+from ._training._data import check_epoch, check_trainable, labelled_images, split_off
+from ._training._loop import run_epochs
+from ._training._loss import WeightedLoss, class_weights, is_balanced
+from ._training._net import build_net, finish_net
+from ._training._schedule import training_callbacks
+from ._training._seeding import draw_seed, resolve_device, seeded
 
 
 class MicraNetClassifier(NetworkClassifier):
@@ -120,7 +110,7 @@ class MicraNetClassifier(NetworkClassifier):
         Probability from which a class is predicted present, for all or for each class. A binary
         problem has one, that of the positive class ``classes_[1]``. Not used when the classes
         are mutually exclusive: then the most probable one is predicted.
-    min_coverage : float, default=0.0
+    min_coverage : float, default=0.01
         Where masks stand for labels, the share of the image that a class has to cover to be
         present. A class without any pixel is never present.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -171,8 +161,12 @@ class MicraNetClassifier(NetworkClassifier):
         Channels of the training images.
     n_features_in_ : int
         Number of features of flattened training images.
-    image_shape_ : tuple of int
-        Shape of flattened training images.
+    image_shape_ : tuple of int or None
+        Shape of flattened training images; ``None`` if they were not flattened.
+    loss_weights_ : ndarray of shape (2, n_outputs) or (n_classes,)
+        What `class_weight` makes of the labels: the weight of each output where its class is
+        absent and present, or of each of mutually exclusive classes. None after `load_weights`
+        with "balanced", which needs labels.
 
     See Also
     --------
@@ -249,7 +243,7 @@ class MicraNetClassifier(NetworkClassifier):
         pretrained=None,
         fine_tune_depth=4,
         threshold=0.5,
-        min_coverage=0.0,
+        min_coverage=MIN_COVERAGE,
         precision="auto",
         device="auto",
         n_threads=None,
@@ -321,33 +315,33 @@ class MicraNetClassifier(NetworkClassifier):
         """
         # First, as it may be this classifier that they are of.
         initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
-        self._forget()
-        X = check_images(self, X, reset=True)
-        y = self._check_y(X, y)
-        self._set_targets(y)
-        data = self._data(X, y, sample_weight)
-        self._check_data(data)
-        if len(np.unique(y[data.indices])) < 2:
-            raise ValueError(
-                "y must hold images with and images without a class, also among those of a "
-                "sample_weight above zero. Got the same labels in all of them and for all classes "
-                "instead."
-            )
+        forget(self)
+        images, labels = self._read_training(X, y)
+        self._learn_input(X, images, labels.targets)
+        data = labelled_images(images, labels, sample_weight)
+        self._check_epoch(data, n_updated=self.fine_tune_depth)
+        check_trainable(data, labels)
         valid_data = self._validation_data(X_val, y_val)
-        loss_weights = class_weights(self.class_weight, self._targets, y[data.indices])
-        self._was_balanced = self._is_balanced  # of the weights that `partial_fit` goes on with
-        make_augmenter(self.augmentation)  # raises before any work is done
+        self.loss_weights_ = class_weights(
+            self.class_weight, labels.targets, labels.y[data.indices]
+        )
+        augment = make_augmenter(self.augmentation)
         seed, checkpoint = draw_seed(self.random_state), None
         if self.checkpoint_dir is not None:
-            known_seed = None if self.random_state is None else seed
-            key = training_key(self, initial, known_seed, data, valid_data)
-            checkpoint = Checkpoint(Path(self.checkpoint_dir) / f"{key}.pt", seed)
+            checkpoint = self._open_checkpoint(seed, augment, initial, data, valid_data)
             seed = checkpoint.seed
         self._random_state = np.random.RandomState(seed)
         if valid_data is None:
-            data, valid_data = self._split(data, y)
+            data, valid_data = split_off(
+                data,
+                labels,
+                self.validation_fraction,
+                self.negatives_per_positive,
+                self._random_state,
+            )
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
-            self._initialize_net(loss_weights, initial, data, valid_data, checkpoint)
+            callbacks = self._callbacks_of_training(data, valid_data, checkpoint)
+            self.net_ = self._build_net(augment, initial, callbacks, valid_data)
             try:
                 run_epochs(self.net_, data, self.max_epochs, checkpoint)
             except BaseException:
@@ -380,25 +374,19 @@ class MicraNetClassifier(NetworkClassifier):
         -------
         self : MicraNetClassifier
         """
-        first = not hasattr(self, "net_")
-        X = check_images(self, X, reset=first)
+        first = not self.__sklearn_is_fitted__()
         if first:
-            labels = self._check_y(X, y)
-            if classes is None and are_masks(y):
-                classes = [0, 1]  # used if there is a mask of one class only
-            if classes is None and labels.ndim == 1:
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-            self._set_targets(np.asarray(classes) if labels.ndim == 1 else labels)
-            self._random_state = np.random.RandomState(draw_seed(self.random_state))
+            self._begin(X, y, classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"classes must be those of the first call, {self.classes_.tolist()}. Got {classes} "
                 "instead."
             )
-        y = self._check_y(X, y, self._targets)
-        data = self._data(X, y, sample_weight)
-        self._check_data(data)
-        if self._is_balanced and not getattr(self, "_was_balanced", False):
+        images = self._read_images(X)
+        data = labelled_images(images, self._read_labels(images, y), sample_weight)
+        n_updated = self.fine_tune_depth if first else N_DEPTHS - self.module_.n_frozen
+        self._check_epoch(data, n_updated)
+        if self.loss_weights_ is None:
             raise ValueError(
                 'class_weight must hold the weights in partial_fit. Got "balanced" instead, which '
                 "needs the labels of all images."
@@ -406,7 +394,8 @@ class MicraNetClassifier(NetworkClassifier):
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             if first:
                 initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
-                self._initialize_net(class_weights(self.class_weight, self._targets, y), initial)
+                augment = make_augmenter(self.augmentation)
+                self.net_ = self._build_net(augment, initial, self.callbacks)
             self.net_.set_params(lr=self.lr, batch_size=self.batch_size)
             run_epochs(self.net_, data, 1)
         self._finish()
@@ -425,7 +414,7 @@ class MicraNetClassifier(NetworkClassifier):
         metadata = {
             "kind": self._targets.kind,
             "classes": self.classes_.tolist(),
-            "image_shape": getattr(self, "image_shape_", None),
+            "image_shape": self.image_shape_,
             "threshold": np.asarray(self.threshold).tolist(),
         }
         write_weights(path, self.module_.state_dict(), metadata)
@@ -468,19 +457,18 @@ class MicraNetClassifier(NetworkClassifier):
             targets = np.zeros((1, n_outputs))
         else:
             targets = np.asarray(metadata.get("classes", [0, 1]))
-        self._forget()
-        self._set_targets(targets)
-        self.n_channels_in_ = architecture["n_channels"]
+        forget(self)
+        self._set_targets(Targets.of(targets))
+        self.n_channels_in_, self.image_shape_ = architecture["n_channels"], None
         image_shape = metadata.get("image_shape") or self.image_shape
         if image_shape is not None:
             self.n_features_in_ = int(np.prod(image_shape))
             self.image_shape_ = resolve_image_shape(image_shape, self.n_features_in_)
         self.weights_metadata_ = metadata
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
-        # "balanced" would count the labels of a training.
-        class_weight = None if self.class_weight == "balanced" else self.class_weight
+        self._weigh_classes(targets)
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
-            self._initialize_net(class_weights(class_weight, self._targets, targets), weights)
+            self.net_ = self._build_net(make_augmenter(self.augmentation), weights, self.callbacks)
         self.module_.eval()
         return self
 
@@ -500,80 +488,47 @@ class MicraNetClassifier(NetworkClassifier):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")
 
-    @property
-    def _is_balanced(self):
-        """Whether weights are to be worked out from the labels, those of one class at least."""
-        class_weight = self.class_weight
-        return "balanced" in (class_weight if isinstance(class_weight, list) else [class_weight])
+    # --- reading --------------------------------------------------------------------------
 
-    def _forget(self):
-        """Be unfitted, so that a refused training leaves no old network with new classes."""
-        for name in (
-            "net_",
-            "weights_metadata_",
-            "_was_balanced",
-            "image_shape_",
-            "n_features_in_",
-            "feature_names_in_",
-        ):
-            vars(self).pop(name, None)
+    def _read_training(self, X, y):
+        images = self._read_new_images(X)
+        name = type(self).__name__
+        return images, read_labels(y, images, name=name, min_coverage=self.min_coverage)
 
-    def _check_y(self, X, y, targets=None):
-        """Validate labels; reduce masks to labels.
+    def _read_new_images(self, X):
+        return read_images(X, name=type(self).__name__, image_shape=self.image_shape)
 
-        Masks become labels of `targets`. Where these are not known yet, they become 0 and 1, of
-        shape (n_samples,) for a single class.
-        """
-        if not are_masks(y):
-            if isinstance(y, list) and y and np.ndim(y[0]) == 2:
-                raise ValueError(
-                    "y must be labels or masks. Got positions of objects instead, which a network "
-                    "cannot be trained on. Wrap a fitted classifier in a FrozenEstimator to score "
-                    "its detections."
-                )
-            y = check_labels(self, X, y)
-            if targets is not None:
-                targets.check(y)
-            return y
-        if targets is None:
-            labels = self._reduced(X, y)
-            return labels[:, 0] if labels.shape[1] == 1 else labels
-        if targets.kind == "multiclass":
-            raise ValueError(
-                f"y must hold labels of the classes {targets.classes.tolist()}, which exclude each "
-                "other. Got masks instead, which cannot stand for them."
-            )
-        return targets.decode(self._reduced(X, y, targets.n_outputs))
+    def _learn_input(self, X, images, targets):
+        """Remember what later images and labels have to be like."""
+        self.n_channels_in_, self.image_shape_ = images.n_channels, images.image_shape
+        if images.is_flattened:  # n_features_in_, and the feature names of a data frame
+            validate_data(self, X, skip_check_array=True)
+        self._set_targets(targets)
 
-    def _reduced(self, X, masks, n_classes=None):
-        """Reduce masks to labels; with images of different sizes one by one."""
-        if is_ragged(X):
-            check_consistent_length(X, masks)
-            pairs = zip(X, masks, strict=True)
-            return np.concatenate([self._reduced(x[None], [mask], n_classes) for x, mask in pairs])
-        size = image_size(X, getattr(self, "image_shape_", None))
-        return labels_from_masks(check_masks(masks, X, size, n_classes), self.min_coverage)
+    def _set_targets(self, targets):
+        targets.check_threshold(self.threshold)
+        self._targets, self.classes_ = targets, targets.classes
 
-    def _labels(self, X, y):
-        """Return labels as they are, and masks as labels."""
-        if not are_masks(y):
-            return y
-        X = check_images(self, X, reset=False, allow_ragged=True)
-        return self._check_y(X, y, self._targets)
+    def _read_images(self, X):
+        images = read_images(
+            X,
+            name=type(self).__name__,
+            image_shape=self.image_shape_,
+            n_channels=self.n_channels_in_,
+            allow_ragged=True,
+        )
+        if images.is_flattened:
+            validate_data(self, X, reset=False, skip_check_array=True)
+        return images
 
-    def _set_targets(self, y):
-        self._targets = Targets(y)
-        self.classes_ = self._targets.classes
-        self._targets.check_threshold(self.threshold)
-
-    def _data(self, X, y, sample_weight=None):
-        """Return the images with their targets; those of weight 0 are left out."""
-        targets = torch.from_numpy(self._targets.encode(y))
-        shape = getattr(self, "image_shape_", None)
-        if sample_weight is None:
-            return LabelledImages(X, targets, shape)
-        weights = check_sample_weights(sample_weight, X)
-        return LabelledImages(X, targets, shape, weights).subset(weights.nonzero()[:, 0])
+    def _read_labels(self, images, y):
+        return read_labels(
+            y,
+            images,
+            name=type(self).__name__,
+            targets=self._targets,
+            min_coverage=self.min_coverage,
+        )
 
     def _validation_data(self, X_val, y_val):
         """Return the validation images of the user, None if there are none."""
@@ -582,125 +537,118 @@ class MicraNetClassifier(NetworkClassifier):
             raise ValueError(f"X_val and y_val must be passed together. Got no {missing}.")
         if X_val is None:
             return None
-        X_val = check_images(self, X_val, reset=False)
-        return self._data(X_val, self._check_y(X_val, y_val, self._targets))
-
-    def _split(self, data, y):
-        """Set aside a share of the images for validation, at the ratio of the training."""
-        indicator = self._targets.indicator(y[data.indices])
-        train, valid = split_off_validation(indicator, self.validation_fraction, self._random_state)
-        if not len(valid):
-            return data, None
-        valid_data = data.subset(valid)
-        if self.negatives_per_positive is not None:
-            valid_data = valid_data.subset(
-                draw_negatives(
-                    valid_data.is_positive, self.negatives_per_positive, self._random_state
-                )
-            )
-        return data.subset(train), valid_data
-
-    def _check_data(self, data):
-        """Raise a ValueError if an epoch of these images cannot be trained on."""
-        fitted = hasattr(self, "net_")
-        n_updated = N_DEPTHS - self.module_.n_frozen if fitted else self.fine_tune_depth
-        size = image_size(data.images, data.image_shape)
-        if len(data) == 1 and max(size) < 2 * MIN_SIZE and n_updated:
+        images = self._read_images(X_val)
+        if images.size is None:
             raise ValueError(
-                f"X must hold at least two images, or one of at least {2 * MIN_SIZE} px in height "
-                "or width: batch normalisation cannot train on a single value. Got one image of "
-                f"{size} px instead. Pass several images at a time."
+                "X_val must hold images of one size. Got images of different sizes instead. Cut "
+                "them into crops of one size."
             )
-        if self.negatives_per_positive is None:
-            return
-        if self._targets.kind == "multiclass" or len(np.unique(data.is_positive)) < 2:
-            raise ValueError(
-                "negatives_per_positive needs images with a class and images without any: a row of "
-                "zeros in an indicator matrix, or classes_[0] of two classes. Got a "
-                f"{self._targets.kind} y that lacks one of them instead."
-            )
-        if self._is_balanced:
-            raise ValueError(
-                'class_weight="balanced" counts all images, negatives_per_positive changes how '
-                "many are used. Got both instead of one of them."
-            )
+        return labelled_images(images, self._read_labels(images, y_val))
 
-    def _initialize_net(self, loss_weights, initial, data=None, valid_data=None, checkpoint=None):
-        """Make the net; without data, for training without schedule and early stopping."""
-        device = resolve_device(self.device)
-        iteration = {
-            "shuffle": True,
-            "negatives_per_positive": self.negatives_per_positive,
-            "augment": make_augmenter(self.augmentation),
-            "device": device,
-        }
+    # --- training -------------------------------------------------------------------------
+
+    def _begin(self, X, y, classes):
+        """Learn of the first call of `partial_fit` what all calls have in common."""
+        images = self._read_new_images(X)
+        labels = read_y(y, images, name=type(self).__name__, min_coverage=self.min_coverage)
+        if labels.ndim == 1:
+            if classes is None and not are_masks(y):
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            labels = np.asarray([0, 1] if classes is None else classes)
+        self._learn_input(X, images, Targets.of(labels))
+        self._weigh_classes(labels)
+        self._random_state = np.random.RandomState(draw_seed(self.random_state))
+
+    def _weigh_classes(self, labels):
+        """Work out the weights of the classes without the labels of a whole training."""
+        self.loss_weights_ = None
+        if not is_balanced(self.class_weight):
+            self.loss_weights_ = class_weights(self.class_weight, self._targets, labels)
+
+    def _check_epoch(self, data, n_updated):
+        check_epoch(
+            data,
+            self._targets,
+            n_updated=n_updated,
+            negatives_per_positive=self.negatives_per_positive,
+            is_balanced=is_balanced(self.class_weight),
+        )
+
+    def _open_checkpoint(self, seed, augment, initial, *data):
+        is_reproducible = self.random_state is not None
+        known_seed = seed if is_reproducible else None
+        key = training_key(self.get_params(deep=False), augment, initial, known_seed, *data)
+        return Checkpoint(Path(self.checkpoint_dir) / f"{key}.pt", seed, is_reproducible)
+
+    def _callbacks_of_training(self, data, valid_data, checkpoint):
         callbacks = list(self.callbacks or [])
-        if data is not None:
-            n_batches = len(BatchIterator(data, self.batch_size, **iteration))
-            monitor = "train_loss" if valid_data is None else "valid_loss"
-            callbacks += training_callbacks(self, n_batches, monitor)
-        if checkpoint is not None:
-            callbacks.append(("checkpoint", checkpoint))
-        net = NeuralNet(
-            MicraNet,
-            module__n_channels=self.n_channels_in_,
-            module__n_outputs=self._targets.n_outputs,
-            module__n_filters=self.n_filters,
-            module__dropout=self.dropout,
-            module__precision=self.precision,
-            criterion=WeightedLoss,
-            criterion__exclusive=self._targets.kind == "multiclass",
-            criterion__weights=loss_weights,
-            optimizer=torch.optim.Adam,
+        n_batches = len(BatchIterator(data, self.batch_size, **self._iteration()))
+        monitor = "train_loss" if valid_data is None else "valid_loss"
+        callbacks += training_callbacks(self, n_batches, monitor)
+        return callbacks if checkpoint is None else [*callbacks, ("checkpoint", checkpoint)]
+
+    def _iteration(self):
+        return {"negatives_per_positive": self.negatives_per_positive}
+
+    def _build_net(self, augment, initial, callbacks, valid_data=None):
+        """Return the net; the random numbers of its weights are those of torch."""
+        loss_weights = self.loss_weights_
+        if loss_weights is None:
+            loss_weights = class_weights(None, self._targets, self.classes_)
+        network = {
+            "n_channels": self.n_channels_in_,
+            "n_outputs": self._targets.n_outputs,
+            "n_filters": self.n_filters,
+            "dropout": self.dropout,
+            "precision": self.precision,
+        }
+        loss = {"exclusive": self._targets.kind == "multiclass", "weights": loss_weights}
+        device = resolve_device(self.device)
+        net = build_net(
+            (MicraNet, network),
+            (WeightedLoss, loss),
             lr=self.lr,
             batch_size=self.batch_size,
-            iterator_train=BatchIterator,
-            iterator_valid=BatchIterator,
-            train_split=None if valid_data is None else predefined_split(valid_data),
-            callbacks=callbacks,
             device=device,
-            verbose=int(self.verbose),
-            **{f"iterator_train__{name}": value for name, value in iteration.items()},
-        ).initialize()
+            callbacks=callbacks or [],
+            verbose=self.verbose,
+            valid_data=valid_data,
+            augment=augment,
+            **self._iteration(),
+        )
         if initial is not None:
             load_pretrained(net.module_, initial)
         freeze(net.module_, self.fine_tune_depth)
         if device.type == "cuda":  # on a CPU it is no faster
             net.module_.to(memory_format=torch.channels_last)
-        self.net_ = net
+        return net
 
     def _finish(self):
-        """Forget what belongs to one training only, the validation images above all."""
-        self.net_.train_split = None
-        self.net_.callbacks = list(self.callbacks or [])
-        self.net_.callbacks_ = [
-            (name, callback)
-            for name, callback in self.net_.callbacks_
-            if name not in ("lr_schedule", "early_stopping", "progress_bar", "checkpoint")
-        ]
-        self.module_.eval()
-        if not all(tensor.isfinite().all() for tensor in self.module_.state_dict().values()):
-            del self.net_
-            raise ValueError(
-                "Training diverged: the weights are not finite any more. Lower lr, or scale the "
-                "images, for example to [0, 1]."
-            )
+        try:
+            finish_net(self.net_, self.callbacks or [])
+        except ValueError:
+            forget(self)
+            raise
+
+    # --- what was learned -----------------------------------------------------------------
+
+    def _explained(self):
+        check_is_fitted(self)
+        self._check_parameters()
+        weights = {name: tensor.clone() for name, tensor in self.module_.state_dict().items()}
+        return Explained((weights,), self._targets, self.threshold, self.image_shape_)
 
     @torch.inference_mode()
-    def _logits(self, X):
-        self._validate_params()  # they may have been set after fit
-        check_is_fitted(self)
-        X = check_images(self, X, reset=False, allow_ragged=True)
-        logits = np.empty((len(X), self._targets.n_outputs), dtype=np.float32)
+    def _logits(self, images):
+        logits = np.empty((len(images), self._targets.n_outputs), dtype=np.float32)
         self.module_.eval()  # whoever trained net_ directly may have left it in training mode
         device = next(self.module_.parameters()).device
-        shape = getattr(self, "image_shape_", None)
 
-        def compute(images):
-            return self.module_(to_tensor(images, shape).to(device)).cpu().numpy()
+        def compute(part):
+            return self.module_(to_tensor(part, images.image_shape).to(device)).cpu().numpy()
 
-        for start in range(0, len(X), self.batch_size):
-            rows = np.arange(start, min(start + self.batch_size, len(X)))
-            for part, images in equal_sizes(take(X, rows)):
-                logits[rows[part]] = in_fitting_parts(compute, images)
+        for start in range(0, len(images), self.batch_size):
+            rows = np.arange(start, min(start + self.batch_size, len(images)))
+            for part, of_one_size in equal_sizes(take(images.stack, rows)):
+                logits[rows[part]] = in_fitting_parts(compute, of_one_size)
         return logits

@@ -1,6 +1,6 @@
 """MicraNetEnsemble: several networks that are asked together."""
 
-import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,11 +12,9 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MicraNetClassifier
-from ._labels._targets import Targets
-from ._labels._validation import check_images, is_lazy
-from ._network_classifier import NetworkClassifier
-from ._stack._lazy_stack import as_stack
-from ._training._loop import split_off_validation
+from ._labels._splits import check_folds, stratified_splits
+from ._network_classifier import NetworkClassifier, warn_of_lost_checkpoints
+from ._stack._lazy_stack import read_piecewise
 
 
 class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
@@ -135,22 +133,19 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
                 f"{type(self.estimator).__name__} instead."
             )
         warn_of_lost_checkpoints(self, "seeds")
-        prototype = clone(self.estimator)
-        if is_lazy(X) or (isinstance(X, np.memmap) and X.ndim > 2):
-            X = as_stack(X)  # so that folds of it are read piecewise, too
-        labels = prototype._check_y(check_images(prototype, X, reset=True), y)
-        targets = Targets(labels)
+        X = read_piecewise(X)
+        labels, targets = self._read_training(X, y)[1]
         targets.check_threshold(self.threshold)
         random_state = check_random_state(self.random_state)
         parts = [(None, None)] * self.n_estimators
         if self.cv is not None:
             indicator = targets.indicator(labels)
             parts = list(self._splits(X, labels, indicator, random_state))
-            _check_folds(parts, indicator, targets.classes)
+            check_folds(parts, indicator, targets.classes)
         seeds = random_state.randint(2**31, size=len(parts))
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_member)(
-                clone(prototype).set_params(random_state=int(seed)), X, y, sample_weight, *part
+                clone(self.estimator).set_params(random_state=int(seed)), X, y, sample_weight, *part
             )
             for seed, part in zip(seeds, parts, strict=True)
         )
@@ -172,12 +167,24 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
     def _targets(self):
         return self.estimators_[0]._targets
 
-    def _logits(self, X):
-        check_is_fitted(self)
-        return self._targets.mean_logits([member._logits(X) for member in self.estimators_])
+    def _read_training(self, X, y):
+        return self.estimator._read_training(X, y)
 
-    def _labels(self, X, y):
-        return self.estimators_[0]._labels(X, y)
+    def _read_images(self, X):
+        return self.estimators_[0]._read_images(X)
+
+    def _read_labels(self, images, y):
+        return self.estimators_[0]._read_labels(images, y)
+
+    def _logits(self, images):
+        return self._targets.mean_logits([member._logits(images) for member in self.estimators_])
+
+    def _explained(self):
+        check_is_fitted(self)
+        self._check_parameters()
+        members = [member._explained() for member in self.estimators_]
+        networks = tuple(network for member in members for network in member.networks)
+        return replace(members[0], networks=networks, threshold=self.threshold)
 
     def _splits(self, X, labels, indicator, random_state):
         if not isinstance(self.cv, Integral):
@@ -185,54 +192,6 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         # Of a class that most images contain, the images without it are those to be spread.
         is_frequent = 2 * indicator.sum(axis=0) > len(indicator)
         return stratified_splits(indicator ^ is_frequent, self.cv, random_state)
-
-
-def warn_of_lost_checkpoints(wrapper, drawn):
-    """Warn if a wrapper without a seed draws what the checkpoints of its classifier depend on."""
-    is_kept = any(
-        value is not None and name.endswith("__checkpoint_dir") and "pretrained" not in name
-        for name, value in wrapper.get_params().items()
-    )
-    if wrapper.random_state is None and is_kept:
-        name = type(wrapper).__name__
-        warnings.warn(
-            f"{name} draws other {drawn} in every fit because its random_state is None: trainings "
-            "with them never resume from checkpoint_dir. Pass an int as random_state of "
-            f"{name}.",
-            UserWarning,
-            stacklevel=4,  # who called fit, which is wrapped by scikit-learn
-        )
-
-
-def stratified_splits(indicator, n_folds, random_state):
-    """Return (train, test) indices of folds in which every class is represented evenly."""
-    everything = left = np.arange(len(indicator))
-    if len(left) < max(n_folds, 3):
-        raise ValueError(
-            "cv must not be more folds than there are images, at least three. Got "
-            f"{n_folds} folds of {len(left)} image(s) instead."
-        )
-    folds = []
-    for n_left in range(n_folds, 1, -1):
-        kept, drawn = split_off_validation(indicator[left], 1 / n_left, random_state)
-        folds.append(left[drawn])
-        left = left[kept]
-    # Two images are never split: the last two of as many folds as images are one.
-    return [(np.setdiff1d(everything, fold), fold) for fold in [*folds, left] if len(fold)]
-
-
-def _check_folds(parts, indicator, classes):
-    """Raise a ValueError if a network would be trained with a class in none or all images."""
-    for train, _ in parts:
-        part = indicator[train]
-        lost = (part == part[:1]).all(axis=0) & (indicator != indicator[:1]).any(axis=0)
-        if lost.any():
-            raise ValueError(
-                "The images outside each fold of cv must include some with and some without each "
-                f"class. Got a fold that leaves {classes[lost].tolist()} in all or none of the "
-                "images to train on instead. Use fewer folds, or pass other ones as cv; where a "
-                "class is in a single image, or in all but one, train without cv."
-            )
 
 
 def _fit_member(classifier, X, y, sample_weight, train, test):

@@ -1,27 +1,23 @@
 """GradCAMFeatureTransformer: images to local maps."""
 
-from functools import cached_property
-from hashlib import sha256
+from functools import cached_property, partial
 from numbers import Integral
+from typing import NamedTuple
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, check_memory
-from torch.nn import functional as F
+from sklearn.utils.validation import check_is_fitted
 
 from . import __version__
-from ._classifier import MicraNetClassifier
-from ._ensemble import MicraNetEnsemble
-from ._labels._validation import check_images, image_size
+from ._network._input import equal_sizes, in_fitting_parts, to_tensor
 from ._network._local_maps import FoldedNetwork, forward, local_maps
-from ._network._module import LAYER_NAMES
+from ._network._shape import IMAGE_LAYER, LAYER_NAMES
+from ._network_classifier import classifier_explained_by
+from ._stack._keys import key_of, key_of_array
 from ._stack._lazy_stack import LazyStack
-from ._training._batches import equal_sizes, in_fitting_parts, to_tensor
-from ._tuned_thresholds_classifier import TunedThresholdsClassifierCV
 
 
 class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
@@ -41,8 +37,8 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
     ----------
     estimator : MicraNetClassifier, MicraNetEnsemble or TunedThresholdsClassifierCV
         It is cloned and fitted. Wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator` to
-        keep its weights. The maps of an ensemble are those of each of its networks, named
-        "L1[0]" to "L8[0]" for the first, "L1[1]" to "L8[1]" for the second, and so on.
+        keep its weights. A search or a pipeline that ends in one of these stands for it. The maps
+        of an ensemble are those of each of its networks.
     classes : {"predicted", "all"}, default="predicted"
         Whether to explain the classes that are predicted present in an image, leaving the maps
         of the others zero, or all classes.
@@ -95,7 +91,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
     """
 
     _parameter_constraints: dict = {
-        "estimator": [HasMethods(["fit", "decision_function"])],
+        "estimator": [HasMethods(["fit"])],
         "classes": [StrOptions({"predicted", "all"})],
         "min_max": ["boolean"],
         "include_image": ["boolean"],
@@ -144,13 +140,7 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         TypeError
             If `estimator` is none of those described.
         """
-        source = _source_of_maps(self.estimator)
-        if not isinstance(source, (MicraNetClassifier, MicraNetEnsemble)):
-            raise TypeError(
-                "estimator must be a MicraNetClassifier, a MicraNetEnsemble, one of these with "
-                "tuned thresholds, or a fitted one of these in a FrozenEstimator. Got "
-                f"{type(source).__name__} instead."
-            )
+        classifier_explained_by(self.estimator)
         self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
         return self
 
@@ -166,33 +156,31 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         Returns
         -------
         local_maps : LazyStack of shape (n_samples, n_classes, n_layers, height, width)
-            Of dtype float32. Layers L1 to L8 are named by its ``layer_names``. A binary problem
-            has one class, the positive one. A sequence of arrays of shape (n_classes, n_layers,
+            Of dtype float32. Its ``layer_names`` are "L1" to "L8"; of an ensemble pairs such as
+            ("L8", 2), the layer and the network. A binary problem has one class, the positive
+            one. A sequence of arrays of shape (n_classes, n_layers,
             height, width) if the images differ in size.
         """
         self._validate_params()
         check_is_fitted(self)
-        classifier = _source_of_maps(self.estimator_)
-        check_is_fitted(classifier)
-        classifier._targets.check_threshold(classifier.threshold)  # it may have been set after fit
-        members = getattr(classifier, "estimators_", [classifier])
-        images = check_images(members[0], X, reset=False, allow_ragged=True)
-        explain = _Explain(
-            members,
-            classifier.threshold,
-            self.classes,
-            self.min_max,
-            self.include_image,
-            self.memory,
-        )
-        size = image_size(images, explain.image_shape)
-        return LazyStack(
-            images,
+        steps, classifier = classifier_explained_by(self.estimator_)
+        explained = classifier._explained()
+        for step in steps:
+            X = step.transform(X)
+        images = classifier._read_images(X)
+        explain = _Explain(explained, self.classes, self.include_image)
+        small_maps = LazyStack(
+            images.stack,
             explain,
-            item_shape=size and (explain.n_maps, len(explain.layer_names), *size),
+            item_shape=None,
             batch_size=self.batch_size,
-            layer_names=explain.layer_names,
+            memory=self.memory,
         )
+        names = _layer_names(len(explained.networks), self.include_image)
+        n_maps = explained.targets.n_outputs
+        full = partial(_upsampled, n_maps=n_maps, min_max=self.min_max)
+        item_shape = images.size and (n_maps, len(names), *images.size)
+        return small_maps.map(full, item_shape=item_shape, layer_names=names)
 
     @property
     def classes_(self):
@@ -214,142 +202,113 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         return tags
 
 
-def _source_of_maps(estimator):
-    """Return the classifier or ensemble inside a frozen or a tuned one."""
-    if isinstance(estimator, FrozenEstimator):
-        return _source_of_maps(estimator.estimator)
-    if isinstance(estimator, TunedThresholdsClassifierCV):
-        return _source_of_maps(getattr(estimator, "estimator_", estimator.estimator))
-    return estimator
+def _layer_names(n_networks, include_image):
+    """Return what the layers are called: names, or pairs of a name and a network if several."""
+    names = LAYER_NAMES
+    if n_networks > 1:
+        names = tuple((name, network) for network in range(n_networks) for name in LAYER_NAMES)
+    return (IMAGE_LAYER, *names) if include_image else names
+
+
+class _SmallMaps(NamedTuple):
+    """The local maps of one image at the resolution of each layer; arrays of float32."""
+
+    classes: np.ndarray  # of shape (n_explained,): which classes they are of
+    layers: list  # for each layer (n_explained, height, width)
+    image: np.ndarray | None  # of shape (height, width), where it travels before the layers
+    size: tuple  # height and width of the image, in px
+    padded_size: tuple  # the same of what the network has read
 
 
 class _Explain:
-    """Compute the local maps of a batch with the weights the networks had when this was made.
+    """Compute the local maps of a batch, at the resolution of each layer.
 
     Parameters
     ----------
-    members : list of MicraNetClassifier
-        Fitted; those of an ensemble are averaged to find the classes that are present.
-    threshold, classes, min_max, include_image, memory
-        As in the classifier and in :class:`GradCAMFeatureTransformer`.
+    explained : Explained
+    classes, include_image
+        As in :class:`GradCAMFeatureTransformer`.
     """
 
-    def __init__(self, members, threshold, classes, min_max, include_image, memory):
-        # Copies, as later training must not change them, folded and hashed when first needed.
-        self.weights = [
-            {name: tensor.clone() for name, tensor in member.module_.state_dict().items()}
-            for member in members
-        ]
-        self.device = self.weights[0]["linear.weight"].device
-        self.targets = members[0]._targets
-        self.threshold = threshold
-        self.image_shape = getattr(members[0], "image_shape_", None)
+    def __init__(self, explained, classes, include_image):
+        self.explained = explained
         self.classes = classes
-        self.min_max = min_max
-        self.n_maps = self.targets.n_outputs
-        self.layer_names = (
-            LAYER_NAMES
-            if len(members) == 1
-            else tuple(f"{name}[{i}]" for i in range(len(members)) for name in LAYER_NAMES)
-        )
-        if include_image:
-            self.layer_names = ("image", *self.layer_names)
-        self.memory = memory
+        self.include_image = include_image
 
     @cached_property
     def folded(self):
-        return [FoldedNetwork(weights) for weights in self.weights]
-
-    @cached_property
-    def small_key(self):
-        """Hash of all that the maps at each layer's resolution depend on besides the image."""
-        weights = sha256(__version__.encode())
-        for tensor in (t for of_one in self.weights for t in of_one.values()):
-            weights.update(np.ascontiguousarray(tensor.numpy(force=True)))
-        threshold = np.asarray(self.threshold, dtype=float)
-        return joblib.hash([weights.hexdigest(), self.targets.kind, threshold, self.classes])
+        return [FoldedNetwork(weights) for weights in self.explained.networks]
 
     @cached_property
     def key(self):
-        """Hash of all that what is returned depends on besides the image."""
-        return joblib.hash([self.small_key, self.min_max, self.image_shape, self.layer_names])
-
-    @cached_property
-    def cached(self):
-        if self.memory is None:
-            return None
-        return check_memory(self.memory).cache(_maps_of, ignore=["explain"])
+        """Key of all that the maps depend on besides the image."""
+        explained = self.explained
+        networks = [
+            key_of_array(tensor.numpy(force=True))
+            for weights in explained.networks
+            for tensor in weights.values()
+        ]
+        threshold = np.asarray(explained.threshold, dtype=float)
+        settings = [explained.targets.kind, threshold, explained.image_shape]
+        return key_of(__version__, networks, settings, self.classes, self.include_image)
 
     def __getstate__(self):
-        lazily_made = ("folded", "cached")
-        return {k: v for k, v in vars(self).items() if k not in lazily_made}
+        return {k: v for k, v in vars(self).items() if k != "folded"}
 
     def __call__(self, batch):
-        if not isinstance(batch, list):
-            return in_fitting_parts(self._explain, batch)
         maps = [None] * len(batch)
         for indices, images in equal_sizes(batch):
-            explained = in_fitting_parts(self._explain, images)
-            for i, local_map in zip(indices, explained, strict=True):
-                maps[i] = local_map
+            for i, of_image in zip(indices, in_fitting_parts(self._explain, images), strict=True):
+                maps[i] = of_image
         return maps
 
     def _explain(self, images):
-        """Return (n_samples, n_maps, n_layers, height, width) for images of one size."""
-        size = image_size(images, self.image_shape)
-        images = to_tensor(images, self.image_shape).to(self.device)
-        shape = (len(images), self.n_maps, len(self.layer_names), *size)
-        on_cpu = self.device.type == "cpu"
-        if on_cpu:  # NumPy's zeros take no memory and no time for the classes that are absent
-            out = torch.from_numpy(np.zeros(shape, dtype=np.float32))
-        else:
-            out = torch.zeros(shape, device=self.device)
+        """Return the maps of images of one size."""
+        image_shape = self.explained.image_shape
+        size = tuple(images.shape[1:3] if images.ndim > 2 else image_shape[:2])
+        device = self.folded[0].linear[0].device
+        tensor = to_tensor(images, image_shape).to(device)
         # A CPU is fastest when the activations of what it works on fit its cache.
-        n_at_once = 1 if on_cpu or self.cached else len(images)
-        for start in range(0, len(images), n_at_once):
-            part = images[start : start + n_at_once]
-            if self.cached:
-                part = part.cpu().numpy()  # what the network reads is what the maps are found by
-                pairs, maps = self.cached(self, self.small_key, part)
-                pairs, maps = pairs.to(self.device), [m.to(self.device) for m in maps]
-            else:
-                pairs, maps = self.maps_of(part)
-            if not len(pairs):
-                continue
-            image, k = pairs[:, 0] + start, pairs[:, 1]
-            n_first = len(self.layer_names) - len(maps)  # 1 with the image, otherwise 0
-            if n_first:
-                out[image, k, 0] = images.mean(dim=1)[image, : size[0], : size[1]]
-            for i, layer_maps in enumerate(maps, start=n_first):
-                out[image, k, i] = _upsample(layer_maps, size, images.shape[2:], self.min_max)
-        return out.cpu().numpy()
+        parts = tensor.split(1 if device.type == "cpu" else len(tensor))
+        return [maps for part in parts for maps in self._explain_part(part, size)]
 
-    def maps_of(self, images):
-        """Return the (image, class) pairs to explain, and their maps at each layer's resolution."""
-        passed = [forward(folded, images) for folded in self.folded]
-        pairs = self._select([p.logits for p in passed]).nonzero()
-        maps = [
-            layer
-            for folded, p in zip(self.folded, passed, strict=True)
-            for layer in local_maps(folded, p, pairs)
+    def _explain_part(self, images, size):
+        forwards = [forward(folded, images) for folded in self.folded]
+        pairs = self._select([of_one.logits for of_one in forwards]).nonzero()
+        layers = [
+            layer.cpu().numpy()
+            for folded, of_one in zip(self.folded, forwards, strict=True)
+            for layer in local_maps(folded, of_one, pairs)
         ]
-        return pairs, maps
+        pairs = pairs.cpu().numpy()
+        for i, image in enumerate(images):
+            mine = pairs[:, 0] == i
+            of_image = [layer[mine] for layer in layers]
+            grey = image[:, : size[0], : size[1]].mean(dim=0).cpu().numpy()
+            grey = grey if self.include_image else None
+            yield _SmallMaps(pairs[mine, 1], of_image, grey, size, tuple(images.shape[2:]))
 
     def _select(self, logits):
         """Choose the (image, class) pairs to explain."""
         if self.classes == "all":
             return torch.ones_like(logits[0], dtype=torch.bool)
-        logits = self.targets.mean_logits([of_one.cpu().numpy() for of_one in logits])
-        return torch.from_numpy(self.targets.present(logits, self.threshold)).to(self.device)
+        targets = self.explained.targets
+        mean = targets.mean_logits([of_one.cpu().numpy() for of_one in logits])
+        present = targets.present(mean, self.explained.threshold)
+        return torch.from_numpy(present).to(logits[0].device)
 
 
-def _maps_of(explain, key, image):
-    """Compute the local maps of one image; joblib keeps them by `key` and `image`.
-
-    They are kept on the CPU, as they may be read where there is no other device.
-    """
-    pairs, maps = explain.maps_of(torch.from_numpy(image).to(explain.device))
-    return pairs.cpu(), [m.cpu() for m in maps]
+def _upsampled(maps, *, n_maps, min_max):
+    """Return the local maps of one image, of shape (n_maps, n_layers, height, width)."""
+    n_before = 0 if maps.image is None else 1
+    full = np.zeros((n_maps, n_before + len(maps.layers), *maps.size), dtype=np.float32)
+    if not len(maps.classes):
+        return full
+    if n_before:
+        full[maps.classes, 0] = maps.image
+    for i, layer in enumerate(maps.layers, start=n_before):
+        full[maps.classes, i] = _upsample(layer, maps.size, maps.padded_size, min_max)
+    return full
 
 
 def _upsample(maps, size, padded_size, min_max):
@@ -361,8 +320,11 @@ def _upsample(maps, size, padded_size, min_max):
     ]
     if min_max:
         covered = maps[:, : used[0], : used[1]]
-        low, high = (m[:, None, None] for m in (covered.amin((1, 2)), covered.amax((1, 2))))
-        spread = high - low
-        maps = (maps - low) / torch.where(spread > 0, spread, torch.inf)
-    full = F.interpolate(maps[None], size=tuple(padded_size), mode="nearest")[0]
-    return full[:, : size[0], : size[1]]
+        low = covered.min(axis=(1, 2), keepdims=True)
+        spread = covered.max(axis=(1, 2), keepdims=True) - low
+        maps = (maps - low) / np.where(spread > 0, spread, np.inf)
+    rows, columns = (
+        np.arange(n) * n_map // n_padded
+        for n, n_map, n_padded in zip(size, maps.shape[1:], padded_size, strict=True)
+    )
+    return maps[:, rows[:, np.newaxis], columns]

@@ -7,11 +7,13 @@ from scipy import ndimage
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 
-from ._labels._validation import are_masks, check_masks, check_ndim, check_stack, is_ragged
+from ._labels._maps import read_maps
+from ._labels._masks import are_masks, check_masks
+from ._masks._shapes import NEIGHBOURS
+from ._stack._sources import is_ragged
 from .metrics import detection_scores
 
 _AXES = "(n_samples, n_classes, height, width)"
-_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 class HungarianDetector(BaseEstimator):
@@ -73,7 +75,7 @@ class HungarianDetector(BaseEstimator):
         -------
         self : HungarianDetector
         """
-        check_stack(X, ndim=4, axes=_AXES)
+        read_maps(X, ndim=4, axes=_AXES)
         return self
 
     def predict(self, X):
@@ -92,7 +94,8 @@ class HungarianDetector(BaseEstimator):
             (0, 0)) and score, the largest value of the segment.
         """
         self._validate_params()
-        return [_objects(sample) for sample in check_stack(X, ndim=4, axes=_AXES)]
+        stack = read_maps(X, ndim=4, axes=_AXES)
+        return list(stack.map(_objects, item_shape=None, dtype=np.float64))
 
     def score(self, X, y):
         """Return the detection F1, with the counts of all samples and classes pooled.
@@ -111,7 +114,7 @@ class HungarianDetector(BaseEstimator):
         f1 : float
         """
         self._validate_params()
-        stack = check_stack(X, ndim=4, axes=_AXES)
+        stack = read_maps(X, ndim=4, axes=_AXES)
         if are_masks(y):
             if is_ragged(stack):
                 raise ValueError(
@@ -133,10 +136,9 @@ class HungarianDetector(BaseEstimator):
 
 def _objects(segments):
     """Return (class index, row, column, score) of the components of (n_classes, height, width)."""
-    check_ndim(np.ndim(segments) + 1, ndim=4, axes=_AXES)
     objects = []
     for k, segment in enumerate(segments):
-        labels, n = ndimage.label(segment, structure=_NEIGHBOURS)
+        labels, n = ndimage.label(segment, structure=NEIGHBOURS)
         index = np.arange(1, n + 1)
         centres = ndimage.center_of_mass(labels > 0, labels, index)
         scores = ndimage.maximum(segment, labels, index)

@@ -6,10 +6,11 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._labels._validation import check_images, is_ragged
-from ._stack._lazy_stack import LazyStack
+from ._labels._images import read_images
+from ._network_classifier import forget
+from ._stack._lazy_stack import as_stack
 
 
 class IntensityScaler(TransformerMixin, BaseEstimator):
@@ -64,8 +65,8 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         Number of channels of the training images.
     n_features_in_ : int
         Number of features, if the training images were flattened.
-    image_shape_ : tuple
-        `image_shape`, inferred where it is ``None``, if the training images were flattened.
+    image_shape_ : tuple or None
+        `image_shape`, inferred where it is ``None``; ``None`` if the images were not flattened.
 
     See Also
     --------
@@ -130,11 +131,15 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         -------
         self : object
         """
-        images = check_images(self, X, reset=True, allow_ragged=True)
-        for name in ("data_min_", "data_max_"):  # an earlier fit may have learned them
-            vars(self).pop(name, None)
+        forget(self)
+        name = type(self).__name__
+        images = read_images(X, name=name, image_shape=self.image_shape, allow_ragged=True)
+        self.n_channels_in_, self.image_shape_ = images.n_channels, images.image_shape
+        if images.is_flattened:
+            validate_data(self, X, skip_check_array=True)
         if self.method == "training_range":
-            extremes = np.asarray(_lazily(images, _extremes, item_shape=(2,), dtype=np.float64))
+            stack = as_stack(images.stack)
+            extremes = np.asarray(stack.map(_extremes, item_shape=(2,), dtype=np.float64))
             self.data_min_ = float(np.median(extremes[:, 0]))
             self.data_max_ = float(np.median(extremes[:, 1]) + 3 * np.std(extremes[:, 1]))
         return self
@@ -164,19 +169,26 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
                 msg='method="training_range" requires the range that fit learns with this method. '
                 "Got %(name)s fitted with another one instead: call fit again.",
             )
-        images = check_images(self, X, reset=False, allow_ragged=True)
+        images = read_images(
+            X,
+            name=type(self).__name__,
+            image_shape=self.image_shape_,
+            n_channels=self.n_channels_in_,
+            allow_ragged=True,
+        )
+        if images.is_flattened:
+            validate_data(self, X, reset=False, skip_check_array=True)
         scale = partial(
             _scale,
+            image_shape=images.image_shape,
             method=self.method,
             percentiles=self.percentiles,
             bit_depth=self.bit_depth,
             invert=self.invert,
             training_range=(self.data_min_, self.data_max_) if learned else None,
         )
-        flat_shape = None if is_ragged(images) or images.ndim > 2 else self.image_shape_
-        item_shape = None if is_ragged(images) else images.shape[1:]
-        function = partial(_scale_batch, scale=scale, flat_shape=flat_shape)
-        return _lazily(images, function, item_shape=item_shape, dtype=np.float32)
+        stack = as_stack(images.stack)
+        return stack.map(scale, item_shape=stack.item_shape)
 
     def _validate_params(self):
         super()._validate_params()
@@ -193,33 +205,20 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _lazily(images, function, **kwargs):
-    # A source that is computed or decoded in batches is read in the same batches.
-    batch_size = getattr(images, "batch_size", 1)
-    return LazyStack(images, function, batch_size=batch_size, **kwargs)
+def _extremes(image):
+    return np.array([image.min(), image.max()], dtype=np.float64)
 
 
-def _extremes(images):
-    return [(np.min(image), np.max(image)) for image in images]
-
-
-def _scale_batch(images, *, scale, flat_shape):
-    if flat_shape is None:
-        scaled = [scale(image) for image in images]
-    else:
-        scaled = [scale(image.reshape(flat_shape)).ravel() for image in images]
-    return scaled if isinstance(images, list) else np.stack(scaled)
-
-
-def _scale(image, **parameters):
-    """Scale one image of shape (height, width) or (height, width, n_channels) to float32."""
+def _scale(image, *, image_shape, **parameters):
+    """Scale one image, flattened or not, to float32."""
+    shape, image = image.shape, image.reshape(image_shape or image.shape)
     offset, scale = _offset_and_scale(image, **parameters)
     # Up to 16 bits float32 is exact; beyond, the difference must be taken in float64.
     scaled = np.subtract(image, offset, dtype=np.result_type(image.dtype, np.float32))
     scaled /= np.where(scale == 0, np.inf, scale)
     if parameters["method"] == "percentile":
         np.clip(scaled, 0, 1, out=scaled)
-    return scaled.astype(np.float32, copy=False)
+    return scaled.astype(np.float32, copy=False).reshape(shape)
 
 
 def _offset_and_scale(image, *, method, percentiles, bit_depth, invert, training_range):

@@ -1,9 +1,92 @@
-"""What one network and several have in common: from logits to labels."""
+"""What one network and several have in common, and what the map steps ask of a classifier."""
 
+import warnings
 from abc import ABCMeta, abstractmethod
+from dataclasses import dataclass
 
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+from ._labels._masks import are_masks
+from ._labels._targets import Targets
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What a classifier explains, as it is now.
+
+    Attributes
+    ----------
+    networks : tuple of dict of str to Tensor
+        Copies of the weights of each network.
+    targets : Targets
+    threshold : float or array-like of shape (n_classes,)
+        Probability from which a class is present, of the mean of the networks.
+    image_shape : tuple of int or None
+        Shape of flattened images.
+    """
+
+    networks: tuple
+    targets: Targets
+    threshold: object
+    image_shape: tuple | None
+
+
+def classifier_explained_by(estimator):
+    """Return the classifier inside a frozen estimator, a search or a pipeline.
+
+    Returns
+    -------
+    steps : list of transformers
+        Those that its images pass before.
+    classifier : estimator instance
+        It has the methods `_explained` and `_read_images`.
+
+    Raises
+    ------
+    TypeError
+        If there is none that tells what it explains.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return classifier_explained_by(estimator.estimator)
+    if isinstance(estimator, GridSearchCV | RandomizedSearchCV):
+        return classifier_explained_by(getattr(estimator, "best_estimator_", estimator.estimator))
+    if isinstance(estimator, Pipeline):
+        steps, classifier = classifier_explained_by(estimator[-1])
+        return [*(step for _, step in estimator.steps[:-1]), *steps], classifier
+    if not hasattr(estimator, "_explained"):
+        raise TypeError(
+            "estimator must be a MicraNetClassifier, a MicraNetEnsemble, one of these with tuned "
+            "thresholds, or a search or pipeline that ends in one of these, also in a "
+            f"FrozenEstimator. Got {type(estimator).__name__} instead."
+        )
+    return [], estimator
+
+
+def forget(estimator):
+    """Be unfitted: a training that is refused must not leave an old network with new classes."""
+    for name in [n for n in vars(estimator) if n.endswith("_") and not n.startswith("_")]:
+        delattr(estimator, name)
+
+
+def warn_of_lost_checkpoints(wrapper, drawn):
+    """Warn if a wrapper without a seed draws what the checkpoints of its classifier depend on."""
+    is_kept = any(
+        value is not None and name.endswith("__checkpoint_dir") and "pretrained" not in name
+        for name, value in wrapper.get_params().items()
+    )
+    if wrapper.random_state is None and is_kept:
+        name = type(wrapper).__name__
+        warnings.warn(
+            f"{name} draws other {drawn} in every fit because its random_state is None: trainings "
+            "with them never resume from checkpoint_dir. Pass an int as random_state of "
+            f"{name}.",
+            UserWarning,
+            stacklevel=4,  # who called fit, which is wrapped by scikit-learn
+        )
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
@@ -13,12 +96,34 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """
 
     @abstractmethod
-    def _logits(self, X):
-        """Return the logits of images, float32 ndarray of shape (n_samples, n_outputs)."""
+    def _read_training(self, X, y):
+        """Return the Images and Labels that `fit` would train on; nothing is remembered."""
 
     @abstractmethod
-    def _labels(self, X, y):
-        """Return labels as they are, and masks as labels."""
+    def _read_images(self, X):
+        """Return Images like those that were trained on."""
+
+    @abstractmethod
+    def _read_labels(self, images, y):
+        """Return Labels like those that were trained on."""
+
+    @abstractmethod
+    def _logits(self, images):
+        """Return the logits of Images, float32 ndarray of shape (n_samples, n_outputs)."""
+
+    @abstractmethod
+    def _explained(self):
+        """Return what this classifier explains, as `Explained`."""
+
+    def _logits_of(self, X):
+        check_is_fitted(self)
+        self._check_parameters()
+        return self._logits(self._read_images(X))
+
+    def _check_parameters(self):
+        """Check the parameters that count after fit, too: they may have been set since."""
+        self._validate_params()
+        self._targets.check_threshold(self.threshold)
 
     def decision_function(self, X):
         """Return the logits of the classes.
@@ -33,7 +138,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         -------
         logits : float32 ndarray of shape (n_samples, n_classes), or (n_samples,) if binary
         """
-        logits = self._logits(X)
+        logits = self._logits_of(X)
         return logits[:, 0] if self._targets.kind == "binary" else logits
 
     def predict_proba(self, X):
@@ -49,7 +154,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         probabilities : float32 ndarray of shape (n_samples, n_classes)
             In [0, 1]. Rows sum to 1 unless the problem is multi-label.
         """
-        logits = self._logits(X)
+        logits = self._logits_of(X)
         return self._targets.probabilities(logits)
 
     def predict(self, X):
@@ -65,9 +170,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         y : ndarray of shape (n_samples,), or (n_samples, n_classes) if multi-label
             Class labels, or an indicator matrix.
         """
-        check_is_fitted(self)
-        self._targets.check_threshold(self.threshold)  # it may have been set after fit
-        logits = self._logits(X)
+        logits = self._logits_of(X)
         return self._targets.decode(self._targets.present(logits, self.threshold))
 
     def score(self, X, y, sample_weight=None):
@@ -90,7 +193,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         score : float
         """
         check_is_fitted(self)
-        return super().score(X, self._labels(X, y), sample_weight)
+        if are_masks(y):
+            y = self._read_labels(self._read_images(X), y).y
+        return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

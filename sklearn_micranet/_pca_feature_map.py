@@ -1,22 +1,18 @@
 """PCAFeatureMap: local maps to one feature map per class."""
 
-from functools import cached_property
-from hashlib import sha256
+from functools import partial
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from scipy.linalg import eigh
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_memory
 
-from . import __version__
-from ._labels._validation import check_stack, is_ragged
-from ._stack._hash import Hasher
-from ._stack._lazy_stack import LazyStack
+from ._labels._maps import read_maps
+from ._network._shape import COARSE_LAYER, FINE_LAYERS, IMAGE_LAYER, LAYER_NAMES
 
-_LAYERS = tuple(f"L{i}" for i in range(1, 9))
 _AXES = "(n_samples, n_classes, n_layers, height, width)"
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -55,8 +51,7 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         the other candidates and folds of a grid search over later steps, other processes, and
         later runs. They are found by the parameters of this step, and by the image and all
         that its local maps depend on, or by the local maps themselves if those are an array. A
-        feature map of 256 x 256 px takes 0.3 MB for each class that is not zero. `foreground`
-        has to be picklable, no lambda.
+        feature map of 256 x 256 px takes 0.3 MB for each class that is not zero.
 
     See Also
     --------
@@ -95,7 +90,7 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        layers=_LAYERS[:7],
+        layers=FINE_LAYERS,
         orient=True,
         rescale=None,
         foreground=None,
@@ -123,7 +118,7 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         -------
         self : PCAFeatureMap
         """
-        self._fuse(X)
+        self._read(X)
         return self
 
     def transform(self, X):
@@ -146,48 +141,54 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
             If X is not as described, or lacks a layer.
         """
         self._validate_params()
-        stack, fuse = self._fuse(X)
-        item_shape = None if is_ragged(stack) else (stack.shape[1], *stack.shape[3:])
-        if self.memory is not None:
-            known = isinstance(stack, LazyStack) and hasattr(stack.function, "key")
-            function = _Keep(stack.function if known else None, fuse, self.memory)
-            if known:  # what the local maps are made of is all that is read if they are known
-                return stack.then(function, item_shape=item_shape)
-            fuse = function
-        batch_size = getattr(stack, "batch_size", 1)
-        return LazyStack(stack, fuse, item_shape=item_shape, batch_size=batch_size)
+        stack, indices = self._read(X)
+        fuse = partial(
+            fuse_local_maps,
+            indices=indices,
+            orient=self.orient,
+            rescale=self.rescale,
+            foreground=self.foreground,
+            min_coarse_peak=self.min_coarse_peak,
+        )
+        item_shape = None if stack.is_ragged else (stack.shape[1], *stack.shape[3:])
+        return stack.map(fuse, item_shape=item_shape, memory=self.memory)
 
-    def _fuse(self, X):
+    def _read(self, X):
+        """Return the local maps, and for each network where its layers are."""
         if not len(self.layers):
             raise ValueError("layers must name at least one layer, such as 'L1'. Got none instead.")
         if self.foreground is not None and self.rescale is None:
             raise ValueError(
                 'foreground limits the range of rescale="coarse". Got rescale=None instead.'
             )
-        stack = check_stack(X, ndim=5, axes=_AXES)
-        names = getattr(stack, "layer_names", None)
+        stack = read_maps(X, ndim=5, axes=_AXES)
+        names = stack.layer_names
         if names is None:
-            n_layers = len(stack[0][0]) if is_ragged(stack) else stack.shape[2]
-            names = {8: _LAYERS, 9: ("image", *_LAYERS)}.get(n_layers)
+            n_layers = len(stack[0][0]) if stack.is_ragged else stack.shape[2]
+            names = {len(n): n for n in (LAYER_NAMES, (IMAGE_LAYER, *LAYER_NAMES))}.get(n_layers)
             if names is None:
                 raise ValueError(
                     "X must have 8 layers, L1 to L8, or 9, the image before them. Got "
                     f"{n_layers} instead."
                 )
-        needed = [*self.layers, "L8", *(["image"] if self.foreground else [])]
-        # The layers of an ensemble are L1[0] to L8[0] for its first network, and so on.
-        suffixes = [name[2:] for name in names if name.startswith("L8")] or [""]
+        needed = [*self.layers, COARSE_LAYER, *([IMAGE_LAYER] if self.foreground else [])]
+        pairs = [(name, 0) if isinstance(name, str) else name for name in names]
+        places = {pair: i for i, pair in enumerate(pairs)}
         indices = [
-            {name: name if name == "image" else name + s for name in needed} for s in suffixes
+            Layers(
+                tuple(places.get((name, network)) for name in self.layers),
+                places.get((COARSE_LAYER, network)),
+                places.get((IMAGE_LAYER, 0)),
+            )
+            for network in sorted({network for _, network in pairs})
         ]
-        missing = [name for name, full in indices[0].items() if full not in names]
-        if missing:
+        found = {name for name, _ in pairs}
+        if not found.issuperset(needed):
             raise ValueError(
                 f"X must have the layers {needed}. Got {list(names)} instead. The layer 'image' "
                 "needs GradCAMFeatureTransformer(include_image=True)."
             )
-        indices = [{name: names.index(full) for name, full in of.items()} for of in indices]
-        return stack, _Fuse(self, indices)
+        return stack, indices
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -197,99 +198,50 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
         return tags
 
 
-class _Fuse:
-    """Fuse a batch of local maps with the parameters that the step had when this was made.
+class Layers(NamedTuple):
+    """Where the layers of one network are in its local maps."""
+
+    fused: tuple
+    coarse: int
+    image: int | None
+
+
+def fuse_local_maps(local_maps, *, indices, **parameters):
+    """Return the feature maps of one image: of an ensemble the mean of those of its networks.
 
     Parameters
     ----------
-    step : PCAFeatureMap
-    indices : list of dict of str to int
-        For each network of an ensemble, or for the only one, where the layers are.
+    local_maps : ndarray of shape (n_classes, n_layers, height, width)
+    indices : list of Layers
+        One for each network.
+    **parameters : dict
+        As in :class:`PCAFeatureMap`.
+
+    Returns
+    -------
+    feature_maps : float32 ndarray of shape (n_classes, height, width)
     """
-
-    def __init__(self, step, indices):
-        self.step = clone(step)
-        self.indices = indices
-
-    def __call__(self, batch):
-        maps = [np.stack([self._fuse(m) for m in sample]) for sample in batch]
-        return maps if isinstance(batch, list) else np.stack(maps)
-
-    def _fuse(self, local_maps):
-        """Return the feature map (height, width) of local maps (n_layers, height, width)."""
-        if len(self.indices) == 1:
-            return self._fuse_one(local_maps, self.indices[0])
-        return np.mean([self._fuse_one(local_maps, index) for index in self.indices], axis=0)
-
-    def _fuse_one(self, local_maps, index):
-        step, size = self.step, local_maps.shape[1:]
-        layers = local_maps[[index[name] for name in step.layers]]
-        coarse = local_maps[index["L8"]]
-        if not layers.any():
-            return np.zeros(size, dtype=np.float32)
-        feature_map = first_component(
-            layers.reshape(len(layers), -1), coarse.ravel() if step.orient else None
-        ).reshape(size)
-        if step.rescale:
-            inside = coarse > 0
-            if step.foreground is not None:
-                inside &= step.foreground(local_maps[index["image"]])
-            feature_map = _rescale(feature_map, inside)
-        if step.min_coarse_peak is not None:
-            feature_map *= _components_with_peak(coarse, step.min_coarse_peak)
-        return feature_map.astype(np.float32)
+    of_networks = [[_fuse(of_class, i, **parameters) for i in indices] for of_class in local_maps]
+    return np.mean(of_networks, axis=1) if len(indices) > 1 else np.stack(of_networks)[:, 0]
 
 
-class _Keep:
-    """Fuse a batch, and keep the feature maps of each of its samples in a folder.
-
-    Parameters
-    ----------
-    explain : callable with the attribute `key`, or None
-        Makes the local maps of a batch of images; None if local maps are given.
-    fuse : _Fuse
-    memory : str or joblib.Memory
-    """
-
-    def __init__(self, explain, fuse, memory):
-        self.explain = explain
-        self.fuse = fuse
-        self.cached = check_memory(memory).cache(_feature_maps_of, ignore=["keep", "sample"])
-
-    @cached_property
-    def key(self):
-        parameters = self.fuse.step.get_params()
-        del parameters["memory"]
-        explained = getattr(self.explain, "key", None)
-        return Hasher().hash([__version__, explained, parameters, self.fuse.indices])
-
-    def __call__(self, batch):
-        samples = [batch[i : i + 1] for i in range(len(batch))]
-        kept = [self.cached(self, self.key, _digest(sample[0]), sample) for sample in samples]
-        if isinstance(batch, list):
-            out = [np.zeros(shape, dtype=np.float32) for shape, _, _ in kept]
-        else:
-            out = np.zeros((len(batch), *kept[0][0]), dtype=np.float32)
-        for maps, (_, present, of_present) in zip(out, kept, strict=True):
-            maps[present] = of_present
-        return out
-
-    def compute(self, batch):
-        return self.fuse(self.explain(batch) if self.explain else batch)
-
-
-def _digest(sample):
-    """Hash an array, several times faster than joblib does."""
-    digest = sha256(f"{sample.dtype} {sample.shape}".encode())
-    digest.update(np.ascontiguousarray(sample))
-    return digest.hexdigest()
-
-
-def _feature_maps_of(keep, key, digest, sample):
-    """Compute the feature maps of one sample; joblib keeps them by `key` and `digest`."""
-    (maps,) = keep.compute(sample)
-    present = np.flatnonzero(maps.any(axis=(1, 2)))
-    return maps.shape, present, maps[present]
+def _fuse(local_maps, index, *, orient, rescale, foreground, min_coarse_peak):
+    """Return the feature map (height, width) of local maps (n_layers, height, width)."""
+    size = local_maps.shape[1:]
+    layers, coarse = local_maps[list(index.fused)], local_maps[index.coarse]
+    if not layers.any():
+        return np.zeros(size, dtype=np.float32)
+    feature_map = first_component(
+        layers.reshape(len(layers), -1), coarse.ravel() if orient else None
+    ).reshape(size)
+    if rescale:
+        inside = coarse > 0
+        if foreground is not None:
+            inside &= foreground(local_maps[index.image])
+        feature_map = _rescale(feature_map, inside)
+    if min_coarse_peak is not None:
+        feature_map *= _components_with_peak(coarse, min_coarse_peak)
+    return feature_map.astype(np.float32)
 
 
 def first_component(layers, weights=None):

@@ -1,26 +1,23 @@
 """ThresholdSegmenter: feature maps to masks."""
 
 from copy import deepcopy
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-from scipy import ndimage
-from skimage.feature import peak_local_max
-from skimage.filters import threshold_otsu
-from skimage.morphology import reconstruction, remove_small_holes, remove_small_objects
-from skimage.segmentation import watershed
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 
-from ._labels._validation import are_masks, check_masks, check_ndim, check_stack, is_lazy, is_ragged
-from ._masks._block_otsu import block_otsu_thresholds
-from ._masks._learned_threshold import best_threshold, count_levels
-from ._stack._lazy_stack import LazyStack
+from ._labels._maps import read_maps
+from ._labels._masks import are_masks, check_masks
+from ._masks._segment import learn_thresholds, masks_of, segments_of
+from ._masks._thresholds import METHODS, Cut
+from ._network_classifier import forget
+from ._stack._sources import is_lazy, is_ragged
 from .metrics import iou_score
 
 _AXES = "(n_samples, n_classes, height, width)"
-_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 class ThresholdSegmenter(TransformerMixin, BaseEstimator):
@@ -118,7 +115,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "method": [StrOptions({"otsu", "quantile", "fixed", "block_otsu", "learned"}), callable],
+        "method": [StrOptions(set(METHODS)), callable],
         "quantile": [Interval(Real, 0, 1, closed="both")],
         "threshold": [Real],
         "block_size": [Interval(Integral, 2, None, closed="left")],
@@ -178,8 +175,8 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         ValueError
             If ``method="learned"`` and y are not the masks of X.
         """
-        stack = check_stack(X, ndim=4, axes=_AXES)
-        vars(self).pop("thresholds_", None)
+        stack = read_maps(X, ndim=4, axes=_AXES)
+        forget(self)
         if self.method == "learned":
             if not are_masks(y):
                 got = None if y is None else getattr(y, "shape", type(y).__name__)
@@ -187,7 +184,8 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
                     'method="learned" needs masks of shape (n_samples, n_classes, height, width) '
                     f'as y. Got {got} instead. Without masks, use another method, such as "otsu".'
                 )
-            self.thresholds_ = _learn_thresholds(stack, _check_masks(y, stack), self)
+            masks = _check_masks(y, stack)
+            self.thresholds_ = learn_thresholds(stack, masks, self._snapshot()["prepare"])
         return self
 
     def transform(self, X):
@@ -204,13 +202,8 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
             Non-zero exactly where `predict` is true: a value of 0 inside a mask becomes the
             smallest positive number. A LazyStack if X is one, a list if X is one.
         """
-        stack = self._check_maps(X)
-        segment = _Segment(self, as_mask=False)
-        if is_lazy(stack):
-            shape = None if is_ragged(stack) else stack.shape[1:]
-            batch_size = getattr(stack, "batch_size", 1)
-            return LazyStack(stack, segment, item_shape=shape, batch_size=batch_size)
-        return segment(stack)
+        segments = self._map(segments_of, X, np.float32)
+        return segments if is_lazy(X) else segments.computed()
 
     def predict(self, X):
         """Return the masks.
@@ -225,14 +218,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         masks : bool ndarray of shape (n_samples, n_classes, height, width)
             A list of arrays if the images differ in size.
         """
-        stack = self._check_maps(X)
-        segment = _Segment(self, as_mask=True)
-        if is_ragged(stack):
-            return [segment([sample])[0] for sample in stack]
-        masks = np.empty(stack.shape, dtype=bool)
-        for i, sample in enumerate(stack):
-            masks[i] = segment([sample])[0]
-        return masks
+        return self._map(masks_of, X, bool).computed()
 
     def score(self, X, y):
         """Return the mean intersection over union of the masks.
@@ -252,15 +238,41 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         score : float
             In [0, 1]. 1 if there is no mask at all.
         """
-        stack = self._check_maps(X)
+        self._check_fitted()
+        stack = read_maps(X, ndim=4, axes=_AXES)
         y = _check_masks(y, stack)
         ious = iou_score(y, self.predict(stack), zero_division=np.nan)
         return 1.0 if np.isnan(ious).all() else float(np.nanmean(ious))
 
-    def _check_maps(self, X):
+    def _map(self, function, X, dtype):
+        """Return the stack of what a function makes of each sample, with the parameters of now."""
+        self._check_fitted()
+        stack = read_maps(X, ndim=4, axes=_AXES)
+        return stack.map(
+            partial(function, **self._snapshot()), item_shape=stack.item_shape, dtype=dtype
+        )
+
+    def _check_fitted(self):
         self._validate_params()
         check_is_fitted(self)
-        return check_stack(X, ndim=4, axes=_AXES)
+
+    def _snapshot(self):
+        """Return the parameters as they are now, in the groups of what uses them."""
+        parameters = deepcopy(self.get_params(deep=False))
+        parameters["sigma"] = _sigmas(self)
+        parameters["thresholds"] = self.thresholds_ if self._is_learned() else None
+
+        def group(*names):
+            return {name: parameters[name] for name in names}
+
+        return {
+            "prepare": group("ignore_zeros", "subtract_competitors", "sigma"),
+            "cut": Cut(**group(*Cut._fields)),
+            "clean": group("keep", "max_hole_size", "min_size", "min_distance"),
+        }
+
+    def _is_learned(self):
+        return self.method == "learned" and hasattr(self, "thresholds_")
 
     def _validate_params(self):
         super()._validate_params()
@@ -278,39 +290,6 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         return tags
 
 
-class _Segment:
-    """Segment a batch with the parameters and thresholds that the step had when this was made."""
-
-    def __init__(self, step, as_mask):
-        self.step = deepcopy(step)
-        self.as_mask = as_mask
-
-    def __call__(self, batch):
-        samples = [self._segment(_as_float(sample)) for sample in batch]
-        return samples if isinstance(batch, list) else np.stack(samples)
-
-    def _segment(self, feature_maps):
-        """Segment one sample of shape (n_classes, height, width)."""
-        check_ndim(feature_maps.ndim + 1, ndim=4, axes=_AXES)
-        if self.step.method == "learned" and len(feature_maps) != len(self.step.thresholds_):
-            raise ValueError(
-                f"X must have {len(self.step.thresholds_)} class(es), as the feature maps that "
-                f"ThresholdSegmenter was fitted on. Got {len(feature_maps)} instead."
-            )
-        masks = np.zeros(feature_maps.shape, dtype=bool)
-        for k, feature_map, considered in _prepare(feature_maps, self.step):
-            above = _above_threshold(feature_map, considered, self.step, k)
-            masks[k] = _clean(above, feature_map, self.step)
-        if self.as_mask:
-            return masks
-        segments = np.zeros(feature_maps.shape, dtype=np.float32)
-        inside = feature_maps[masks].astype(np.float32)
-        # A value of 0 would look like background to whoever reads the segment.
-        inside[inside == 0] = np.finfo(np.float32).tiny
-        segments[masks] = inside
-        return segments
-
-
 def _check_masks(y, stack):
     if is_ragged(stack):
         raise ValueError(
@@ -322,97 +301,3 @@ def _check_masks(y, stack):
 
 def _sigmas(step):
     return np.ravel([] if step.sigma is None else step.sigma)
-
-
-def _as_float(sample):
-    """Return a sample as an array that can be subtracted and smoothed: integers would wrap."""
-    sample = np.asarray(sample)
-    return sample.astype(np.result_type(sample, np.float32), copy=False)
-
-
-def _prepare(feature_maps, step):
-    """Yield (class index, map to threshold, pixels that count) of the maps that vary."""
-    for k, feature_map in enumerate(feature_maps):
-        if feature_map.min() == feature_map.max():
-            continue
-        considered = feature_map != 0 if step.ignore_zeros else np.ones(feature_map.shape, bool)
-        if step.subtract_competitors and len(feature_maps) > 1:
-            feature_map = feature_map - np.delete(feature_maps, k, axis=0).max(axis=0)
-        for sigma in _sigmas(step):
-            feature_map = ndimage.gaussian_filter(feature_map, sigma)
-        yield k, feature_map, considered
-
-
-def _above_threshold(feature_map, considered, step, k):
-    """Return the considered pixels above the threshold of the step's method."""
-    if step.method == "block_otsu":
-        threshold = block_otsu_thresholds(feature_map, considered, step.block_size)
-    elif step.method == "fixed":
-        threshold = step.threshold
-    elif step.method == "learned":
-        threshold = step.thresholds_[k]
-    else:
-        find = {"otsu": threshold_otsu, "quantile": lambda v: _quantile(v, step.quantile)}
-        find = step.method if callable(step.method) else find[step.method]
-        threshold = find(feature_map[considered] if step.ignore_zeros else feature_map)
-        if np.shape(threshold) not in ((), feature_map.shape):
-            raise ValueError(
-                "method must return one threshold, or one for each pixel of a feature map. Got the "
-                f"shape {np.shape(threshold)} instead. Local thresholds need ignore_zeros=False."
-            )
-    return (feature_map > threshold) & considered
-
-
-def _quantile(values, quantile):
-    """Return what np.quantile does, several times faster: one partition instead of two."""
-    values = np.ravel(values)
-    position = quantile * (len(values) - 1)
-    k = int(position)
-    values = np.partition(values, k)
-    above = values[k + 1 :].min() if k + 1 < len(values) else values[k]
-    return values[k] + (above - values[k]) * (position - k)
-
-
-def _learn_thresholds(stack, masks, step):
-    """Return the best threshold of each class, reading each sample once and keeping counts only."""
-    pairs = [[] for _ in range(masks.shape[1])]
-    for sample, sample_masks in zip(stack, masks, strict=True):
-        assert_all_finite(sample, input_name="X")
-        for k, feature_map, considered in _prepare(_as_float(sample), step):
-            inside = sample_masks[k]
-            pairs[k].append(
-                (inside.sum(), *count_levels(feature_map[considered], inside[considered]))
-            )
-    n_present = masks.any(axis=(2, 3)).sum(axis=0)
-    return np.array([best_threshold(*of_class) for of_class in zip(pairs, n_present, strict=True)])
-
-
-def _clean(mask, feature_map, step):
-    """Reduce a mask to one component, fill, remove small components, and split."""
-    if step.keep == "peak" and mask.any():
-        labels, _ = ndimage.label(mask, structure=_NEIGHBOURS)
-        mask = labels == labels.flat[np.where(mask, feature_map, -np.inf).argmax()]
-    if step.max_hole_size:
-        # `remove_small_holes` alone also fills small background at the border of the image.
-        filled = remove_small_holes(mask, max_size=step.max_hole_size)
-        mask = filled & ndimage.binary_fill_holes(mask)
-    if step.min_size:
-        mask = remove_small_objects(mask, max_size=step.min_size - 1, connectivity=2)
-    if step.min_distance is not None:
-        mask = _split(mask, step.min_distance)
-    return mask
-
-
-def _split(mask, min_distance):
-    """Part touching objects by a watershed of the distance to the background."""
-    components, _ = ndimage.label(mask, structure=_NEIGHBOURS)
-    distance = ndimage.distance_transform_edt(mask)
-    peaks = peak_local_max(
-        distance, min_distance=min_distance, labels=components, exclude_border=False
-    )
-    # A peak floods the ridge around it, down to 1 px lower, so that a rod remains one object.
-    summits, _ = ndimage.label(distance > reconstruction(distance - 1, distance), _NEIGHBOURS)
-    markers = np.where(np.isin(summits, summits[tuple(peaks.T)]), summits, 0)
-    # watershed_line=True takes minutes and gigabytes for some masks: the line is drawn here.
-    objects = watershed(-distance, markers, connectivity=2, mask=mask)
-    return (objects > 0) & (objects == ndimage.maximum_filter(objects, footprint=_NEIGHBOURS))

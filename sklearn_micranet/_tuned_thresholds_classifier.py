@@ -7,26 +7,34 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_array, check_random_state, get_tags, indexable
+from sklearn.utils import _safe_indexing, check_array, check_random_state, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
-from sklearn.utils.metaestimators import _safe_split, available_if
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _estimator_has, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from ._classifier import MicraNetClassifier
-from ._ensemble import MicraNetEnsemble, stratified_splits, warn_of_lost_checkpoints
-from ._labels._targets import Targets, check_labels
-from ._labels._validation import are_masks, check_images, is_lazy
-from ._stack._lazy_stack import as_stack
-from ._training._loop import split_off_validation
-
-_NETWORKS = (MicraNetClassifier, MicraNetEnsemble)  # they have a threshold, and accept masks
+from ._labels._labels import Labels, read_plain_labels
+from ._labels._masks import are_masks
+from ._labels._splits import split_off_validation, stratified_splits
+from ._labels._targets import Targets
+from ._network_classifier import NetworkClassifier, warn_of_lost_checkpoints
+from ._stack._lazy_stack import read_piecewise
+from ._stack._sources import n_samples
 
 _SCORES = {  # of the numbers of true positives, false positives, false and true negatives
     "f1": lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn),
     "balanced_accuracy": lambda tp, fp, fn, tn: (tp / (tp + fn) + tn / (tn + fp)) / 2,
     "accuracy": lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn),
 }
+
+
+def _explains(self):
+    estimator = _thawed(getattr(self, "estimator_", self.estimator))
+    return isinstance(estimator, NetworkClassifier)
+
+
+def _decides(self):
+    return hasattr(getattr(self, "estimator_", self.estimator), "decision_function")
 
 
 class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -183,9 +191,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         thresholds = self.thresholds
         if not isinstance(thresholds, Integral):
             thresholds = _check_thresholds(thresholds)
-        if is_lazy(X) or (isinstance(X, np.memmap) and X.ndim > 2):
-            X = as_stack(X)  # so that folds of it are read piecewise, too
-        (X,) = indexable(X)
+        (X,) = indexable(read_piecewise(X))
         is_prefit = isinstance(self.estimator, FrozenEstimator) or (
             isinstance(self.cv, str) and self.cv == "prefit"
         )
@@ -193,8 +199,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             check_is_fitted(self.estimator)
         elif self.cv is None or isinstance(self.cv, Real):
             warn_of_lost_checkpoints(self, "folds")
-        y = self._check_y(X, y, is_prefit)
-        self._set_targets(y, is_prefit)
+        y, self._targets = self._read_training(X, y, is_prefit)
         if is_prefit:
             estimator, y_held_out = self.estimator, y
             probabilities = _probabilities(estimator, X, self._targets)
@@ -202,7 +207,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             estimator, probabilities, y_held_out = self._hold_out(X, y)
         self._tune(self._targets.encode(y_held_out).astype(bool), probabilities, thresholds)
         self.estimator_ = estimator
-        if isinstance(_thawed(estimator), _NETWORKS):
+        if isinstance(_thawed(estimator), NetworkClassifier):
             # A copy: a classifier that was fitted already must not be changed.
             self.estimator_ = copy(_thawed(estimator)).set_params(threshold=self.best_thresholds_)
         return self
@@ -241,7 +246,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
-    @available_if(_estimator_has("decision_function"))
+    @available_if(_decides)
     def decision_function(self, X):
         """Return the decision function of the fitted classifier, which knows no thresholds.
 
@@ -275,7 +280,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         score : float
         """
         check_is_fitted(self)
-        if isinstance(self.estimator_, _NETWORKS):
+        if isinstance(self.estimator_, NetworkClassifier):
             return self.estimator_.score(X, y)
         return super().score(X, y)
 
@@ -299,39 +304,44 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         tags.classifier_tags.multi_label = getattr(inner.classifier_tags, "multi_label", False)
         return tags
 
-    def _check_y(self, X, y, is_prefit):
-        """Validate labels; reduce masks to labels in the way of the classifier."""
+    def _read_training(self, X, y, is_prefit):
+        """Return the labels, masks reduced to labels in the way of the classifier, and targets."""
         classifier = _thawed(self.estimator)
-        if isinstance(classifier, MicraNetEnsemble):
-            classifier = classifier.estimators_[0] if is_prefit else classifier.estimator
-        if not isinstance(classifier, MicraNetClassifier):
-            if are_masks(y):
-                raise ValueError(
-                    "y must be labels: masks can be reduced to labels by a MicraNetClassifier "
-                    f"only. Got masks for {type(classifier).__name__} instead. Pass "
-                    "masks.any(axis=(2, 3))."
-                )
-            return check_labels(self, X, y)
-        classifier = classifier if is_prefit else clone(classifier)
-        images = check_images(classifier, X, reset=not is_prefit, allow_ragged=is_prefit)
-        return classifier._check_y(images, y, classifier._targets if is_prefit else None)
-
-    def _set_targets(self, y, is_prefit):
-        classifier = _thawed(self.estimator)
-        if is_prefit and isinstance(classifier, _NETWORKS):
-            self._targets = classifier._targets
-        elif is_prefit and y.ndim == 1:  # the held-out images may all be of one class
-            self._targets = Targets(np.asarray(classifier.classes_))
+        if isinstance(classifier, NetworkClassifier):
+            if is_prefit:
+                labels = classifier._read_labels(classifier._read_images(X), y)
+            else:
+                labels = classifier._read_training(X, y)[1]
         else:
-            self._targets = Targets(y)
-        self._targets.check(y)
-        if self._targets.kind == "multiclass":
+            labels = self._read_plain_labels(X, y, classifier, is_prefit)
+        if labels.targets.kind == "multiclass":
             raise ValueError(
                 "Only binary classification is supported, and several classes that may be present "
-                f"together. Got {len(self.classes_)} mutually exclusive classes instead: the most "
-                "probable one is predicted, without a threshold. Pass an indicator matrix if "
-                "classes may be present together."
+                f"together. Got {len(labels.targets.classes)} mutually exclusive classes instead: "
+                "the most probable one is predicted, without a threshold. Pass an indicator matrix "
+                "if classes may be present together."
             )
+        return labels
+
+    def _read_plain_labels(self, X, y, classifier, is_prefit):
+        if are_masks(y):
+            raise ValueError(
+                "y must be labels: masks can be reduced to labels by a MicraNetClassifier only. "
+                f"Got masks for {type(classifier).__name__} instead. Pass masks.any(axis=(2, 3))."
+            )
+        y = read_plain_labels(y, n_samples(X), name=type(self).__name__)
+        # The held-out images of a classifier that was fitted already may all be of one class.
+        targets = Targets.of(np.asarray(classifier.classes_) if is_prefit and y.ndim == 1 else y)
+        targets.check(y)
+        return Labels(y, targets)
+
+    @available_if(_explains)
+    def _explained(self):
+        check_is_fitted(self)
+        return _thawed(self.estimator_)._explained()
+
+    def _read_images(self, X):
+        return _thawed(self.estimator_)._read_images(X)
 
     def _hold_out(self, X, y):
         """Return the fitted classifier, and the probabilities and labels of held-out images."""
@@ -372,7 +382,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _tune(self, present, probabilities, thresholds):
         """Choose the thresholds; both arrays are of shape (n_samples, n_outputs)."""
         classifier = _thawed(self.estimator)
-        default = classifier.threshold if isinstance(classifier, _NETWORKS) else 0.5
+        default = classifier.threshold if isinstance(classifier, NetworkClassifier) else 0.5
         self.best_thresholds_ = np.array(np.broadcast_to(default, present.shape[1]), dtype=float)
         self.best_scores_ = np.full(present.shape[1], np.nan)
         curves = [
@@ -393,8 +403,8 @@ def _thawed(estimator):
 
 def _fit_and_hold_out(estimator, X, y, train, test, targets, keep):
     """Fit on the training images; return the classifier, if it is to be kept, and what it says."""
-    estimator.fit(*_safe_split(estimator, X, y, train))
-    X_test, _ = _safe_split(estimator, X, y, test, train)
+    estimator.fit(*(_safe_indexing(data, train) for data in (X, y)))
+    X_test = _safe_indexing(X, test)
     return estimator if keep else None, _probabilities(estimator, X_test, targets)
 
 
@@ -469,9 +479,9 @@ def _scores(present, probabilities, thresholds, scoring):
 def _middle_of_best(thresholds, scores):
     """Return the index of the middle one in the widest run of best scores."""
     is_best = scores == np.nanmax(scores)
-    first, behind = (
+    first, end = (
         np.flatnonzero(np.diff(np.concatenate([[False], is_best, [False]]))).reshape(-1, 2).T
     )
     bounds = np.concatenate([[0], thresholds, [1]])  # those of a run lie beside it
-    widest = np.argmax(bounds[behind + 1] - bounds[first])
-    return (first[widest] + behind[widest] - 1) // 2
+    widest = np.argmax(bounds[end + 1] - bounds[first])
+    return (first[widest] + end[widest] - 1) // 2

@@ -309,7 +309,8 @@ def test_flattened_images_of_unknown_shape_are_squares_or_rows(n_features, expec
 def test_a_new_fit_forgets_the_shape_of_flattened_images():
     frame = pd.DataFrame(IMAGES.reshape(N, -1)).rename(columns=str)
     classifier = small(image_shape=(16, 20)).fit(frame, INDICATOR).fit(IMAGES, INDICATOR)
-    for name in ("image_shape_", "n_features_in_", "feature_names_in_"):
+    assert classifier.image_shape_ is None
+    for name in ("n_features_in_", "feature_names_in_"):
         assert not hasattr(classifier, name)
     with pytest.raises(ValueError, match="was fitted on images of shape"):
         classifier.predict(frame)

@@ -13,7 +13,8 @@ from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback
 
 from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier
-from sklearn_micranet._training._batches import BatchIterator, LabelledImages
+from sklearn_micranet._training._batches import BatchIterator
+from sklearn_micranet._training._data import LabelledImages
 
 pytestmark = pytest.mark.gpu
 

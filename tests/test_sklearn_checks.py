@@ -13,10 +13,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, MicraNetEnsemble
 
+LAZY = {"check_array_api_input": "A lazy stack is no array of a namespace: np.asarray makes one."}
+
 
 def expected_failed_checks(estimator):
     if isinstance(estimator, GradCAMFeatureTransformer):
-        return {}
+        return LAZY
     reason = "An image that is repeated is in other batches than one of twice the weight."
     return {"check_sample_weight_equivalence_on_dense_data": reason}
 

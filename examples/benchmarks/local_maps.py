@@ -38,7 +38,7 @@ from torchcam.methods import GradCAM
 
 from sklearn_micranet import GradCAMFeatureTransformer
 from sklearn_micranet._network._local_maps import FoldedNetwork, forward, local_maps
-from sklearn_micranet._network._module import LAYER_NAMES
+from sklearn_micranet._network._shape import LAYER_NAMES
 
 PRESENT = [1, 4, 7]
 N_IMAGES = 4
