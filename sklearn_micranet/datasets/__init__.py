@@ -11,6 +11,7 @@ _MODULES = {
     "fetch_p_vivax": "_fetch_p_vivax",
     "get_data_home": "_download",
     "make_digit_canvases": "_digit_canvases",
+    "make_fibre_canvases": "_fibre_canvases",
     "make_texture_canvases": "_texture_canvases",
 }
 __all__ = [*_MODULES]
