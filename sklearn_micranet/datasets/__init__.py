@@ -12,6 +12,7 @@ _MODULES = {
     "get_data_home": "_download",
     "make_digit_canvases": "_digit_canvases",
     "make_fibre_canvases": "_fibre_canvases",
+    "make_sparse_field": "_sparse_field",
     "make_texture_canvases": "_texture_canvases",
 }
 __all__ = [*_MODULES]
