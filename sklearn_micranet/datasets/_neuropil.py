@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 BLOCK = 256  # lattice points, the side of what is drawn at once
 
 # Lattice constants, px. What varies slowly is computed on the coarse lattice.
-COARSE, CELL, WARP, CHARGING = 2, 72, 40, 512
+COARSE, CELL, WARP, CHARGING = 2, 72, 48, 512
 CELLS_AROUND = 6  # a window, in which the nearest two cells of all its pixels lie
 
 # Grey levels of 255.
@@ -21,7 +21,7 @@ CYTOPLASM, CELL_SPREAD, CHARGING_SPREAD = 165, 16, 6
 MEMBRANE_DEPTH, VESICLE_DEPTH, GRAIN_SPREAD = 85, 30, 11
 
 MEMBRANE_WIDTH = 4.5  # px, from the middle to where it ends
-WARP_LENGTH = 22  # px, standard deviation
+WARP_LENGTH = 20  # px, standard deviation
 DROPPED = -0.3  # cells whose normal number is below are dropped, so that others grow larger
 VESICLE_LEVEL = 1.4  # standard deviations
 VESICLE_SCALE, GRAIN_SCALE = 4, 1.1  # px, sigma

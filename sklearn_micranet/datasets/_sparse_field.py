@@ -1,23 +1,21 @@
 """Huge fields of view with a few objects, like the paper's electron micrographs."""
 
 from numbers import Integral
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_micranet.datasets._drawing import (
-    beam,
-    draw_entropy,
-    draw_texture,
-    draw_waves,
-    frequencies,
-    irregular_disc,
-    relative_radius,
-    ring,
-)
+from sklearn_micranet.datasets._drawing import draw_entropy
 from sklearn_micranet.datasets._neuropil import draw_neuropil
+from sklearn_micranet.datasets._structures import (
+    OBJECT,
+    boxes_and_masks,
+    draw_structure,
+    outline_of,
+    place_structures,
+    window_of,
+)
 
 DESCR = """\
 Sparse field
@@ -28,33 +26,8 @@ dark membranes, and in them a few dark grainy objects, as axons stained with DAB
 are as dark and as large: striped, smooth, or grainy rings around a pale middle.
 """
 
-OBJECT = "object"
-DISTRACTORS = ("striped", "smooth", "ring")
-SIZE_RANGE = (0.85, 1.15)  # of object_size
-WAVE = {OBJECT: 0.12, "striped": 0.12, "smooth": 0.04, "ring": 0.06}  # of the radius
-REACH = 0.8  # of object_size; no structure reaches further from its centre
-RING_THICKNESS = 0.3  # of the radius
-N_VERTICES = 72
 SQUARE_PER_DISTRACTOR = 9  # of object_size, the side
-MAX_TRIES = 10_000
-
-# Grey levels of 255, and px.
-DARK, DARK_SPREAD, PALE, PALE_SPREAD, NOISE = 75, 20, 160, 11, 5
-EDGE = 2
-GRAIN, STRIPES, SMOOTH = 0.12, 0.10, 0.0  # peak frequencies, cycles per px
-STRIPE_WIDTH = 0.3  # rad
-
-PLACES, STRUCTURES = 100, 101  # parts of the seeds, beside the layers of the tissue
-
-
-class Structure(NamedTuple):
-    """An object or a distractor: everything that draws it."""
-
-    kind: str
-    index: int
-    centre: np.ndarray  # row, column, px
-    radius: float  # px
-    waves: tuple
+NOISE = 5  # grey levels of 255
 
 
 @validate_params(
@@ -99,7 +72,7 @@ def make_sparse_field(
         distractors differ from it by up to 15 %.
     tile_size : int, default=1024
         Side of the squares that are drawn and written at once, px. The pixels do not depend on
-        it, the memory does: about 60 bytes for every pixel of a tile. Take a multiple of the
+        it, the memory does: about 35 bytes for every pixel of a tile. Take a multiple of the
         chunks of `out`.
     out : array of shape `shape` and dtype uint8, default=None
         Where to write: a NumPy array, a :class:`numpy.memmap`, a Zarr array, or whatever takes
@@ -179,7 +152,7 @@ def make_sparse_field(
     if n_distractors is None:
         n_distractors = -(-shape[0] * shape[1] // (SQUARE_PER_DISTRACTOR * object_size) ** 2)
     entropy = draw_entropy(random_state)
-    structures = _place(entropy, shape, n_objects, n_distractors, object_size)
+    structures = place_structures(entropy, shape, n_objects, n_distractors, object_size)
     for first_row in range(0, shape[0], tile_size):
         for first_column in range(0, shape[1], tile_size):
             rows = first_row, min(first_row + tile_size, shape[0])
@@ -187,15 +160,15 @@ def make_sparse_field(
             out[slice(*rows), slice(*columns)] = _draw_tile(entropy, rows, columns, structures)
     objects = [structure for structure in structures if structure.kind == OBJECT]
     distractors = [structure for structure in structures if structure.kind != OBJECT]
-    boxes, masks = _boxes_and_masks(objects)
-    distractor_boxes, distractor_masks = _boxes_and_masks(distractors)
+    boxes, masks = boxes_and_masks(objects)
+    distractor_boxes, distractor_masks = boxes_and_masks(distractors)
     centroids = [np.argwhere(mask).mean(axis=0) for mask in masks]
     return Bunch(
         image=out,
         boxes=boxes,
         points=np.reshape(centroids, (-1, 2)) + boxes[:, :2],
         masks=masks,
-        outlines=[_outline(structure) for structure in objects],
+        outlines=[outline_of(structure) for structure in objects],
         distractor_boxes=distractor_boxes,
         distractor_masks=distractor_masks,
         distractor_kinds=[structure.kind for structure in distractors],
@@ -242,94 +215,16 @@ def _check_out(out, shape):
     return out
 
 
-def _place(entropy, shape, n_objects, n_distractors, object_size):
-    """Return all structures, none of which touches another or the border."""
-    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(PLACES,)))
-    kinds = [OBJECT] * rng.integers(*n_objects, endpoint=True)
-    kinds += [DISTRACTORS[index % len(DISTRACTORS)] for index in range(n_distractors)]
-    reach = REACH * object_size
-    centres = np.empty((0, 2))
-    structures = []
-    for index, kind in enumerate(kinds):
-        for _ in range(MAX_TRIES):
-            centre = rng.uniform(reach, np.array(shape) - 1 - reach)
-            if (np.hypot(*(centres - centre).T) >= 2 * reach).all():
-                break
-        else:
-            raise ValueError(
-                f"shape must have room for {len(kinds)} objects and distractors of "
-                f"object_size={object_size} px. Got {shape} instead, where {index} found a place: "
-                "enlarge it or ask for fewer."
-            )
-        centres = np.vstack([centres, centre])
-        radius = object_size / 2 * rng.uniform(*SIZE_RANGE)
-        waves = draw_waves(rng, WAVE[kind])
-        # The mean square of the relative radius, so that the area is that of a circle.
-        radius /= np.sqrt(1 + (waves[0] ** 2).sum() / 2)
-        structures.append(Structure(kind, index, centre, radius, waves))
-    return structures
-
-
 def _draw_tile(entropy, rows, columns, structures):
     tile, white = draw_neuropil(entropy, rows, columns)
     for structure in structures:
-        first, end = _window(structure)
+        first, end = window_of(structure)
         source, target = [], []
         for axis, (start, stop) in enumerate((rows, columns)):
             low, high = max(first[axis], start), min(end[axis], stop)
             source.append(slice(low - first[axis], high - first[axis]))
             target.append(slice(low - start, high - start))
         if all(part.start < part.stop for part in source):
-            grey, opacity = (layer[tuple(source)] for layer in _draw_structure(entropy, structure))
+            grey, opacity = (layer[tuple(source)] for layer in draw_structure(entropy, structure))
             tile[tuple(target)] += opacity * (grey - tile[tuple(target)])
     return np.rint(tile + NOISE * white).clip(0, 255).astype(np.uint8)
-
-
-def _window(structure):
-    """Return first and end (row, column) of a square that holds the whole structure."""
-    reach = int(structure.radius * (1 + structure.waves[0].sum())) + EDGE + 1
-    middle = np.rint(structure.centre).astype(np.int64)
-    return middle - reach, middle + reach + 1
-
-
-def _depth(structure):
-    """Return by how much each pixel of the window lies inside the dark part, and inside all."""
-    first, end = _window(structure)
-    depth = irregular_disc(end - first, structure.centre - first, structure.radius, structure.waves)
-    if structure.kind == "ring":
-        return np.minimum(depth, RING_THICKNESS * structure.radius - depth), depth
-    return depth, depth
-
-
-def _draw_structure(entropy, structure):
-    """Return grey level and opacity of the pixels of a structure's window."""
-    seeds = np.random.SeedSequence(entropy, spawn_key=(STRUCTURES, structure.index))
-    rng = np.random.default_rng(seeds)
-    dark, whole = (((0.5 + depth / EDGE).clip(0, 1)) for depth in _depth(structure))
-    radius, angle = frequencies(len(dark))
-    transfer = ring(radius, {"striped": STRIPES, "smooth": SMOOTH}.get(structure.kind, GRAIN))
-    if structure.kind == "striped":
-        transfer *= beam(angle, rng.uniform(0, np.pi), STRIPE_WIDTH)
-    texture = draw_texture(rng, transfer)
-    inside = texture[dark == 1]
-    texture = (texture - inside.mean()) / inside.std()
-    # Only a ring has a pale part.
-    grey = dark * (DARK + DARK_SPREAD * texture) + (1 - dark) * (PALE + PALE_SPREAD * texture)
-    return np.float32(grey), np.float32(whole)
-
-
-def _boxes_and_masks(structures):
-    boxes, masks = np.empty((len(structures), 4), dtype=np.int64), []
-    for box, structure in zip(boxes, structures, strict=True):
-        mask = _depth(structure)[0] >= 0
-        pixels = np.argwhere(mask)
-        first, end = pixels.min(axis=0), pixels.max(axis=0) + 1
-        masks.append(mask[first[0] : end[0], first[1] : end[1]])
-        box[:] = np.concatenate([first, end]) + np.tile(_window(structure)[0], 2)
-    return boxes, masks
-
-
-def _outline(structure):
-    angles = np.linspace(0, 2 * np.pi, N_VERTICES, endpoint=False)
-    radius = structure.radius * relative_radius(angles, structure.waves)
-    return structure.centre + radius[:, np.newaxis] * np.stack([np.sin(angles), np.cos(angles)], 1)

@@ -246,7 +246,7 @@ def test_memory_is_that_of_a_tile():
     )
     assert four_fields < 1.1 * field
     assert one_tile > 8 * four_fields
-    assert one_tile < 60 * 1600**2
+    assert one_tile < 40 * 1600**2
 
 
 # --- out ----------------------------------------------------------------------------------------
