@@ -6,6 +6,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import Bunch, check_scalar
 
+from ._growing_matching import GrowingMatching
 from ._matching import check_max_distance, check_points, match_points
 
 
@@ -142,8 +143,14 @@ def detection_precision_recall_curve(points_true, points_pred, *, max_distance):
     :func:`match_points` finds as many pairs as possible, and those of fewer detections are
     possible among more. Precision may do either.
 
-    The time is that of one matching for each sample, class and score that occurs in them: other
-    samples and classes are not matched again at a threshold.
+    One matching of each sample and class grows from the highest score down: a further detection
+    adds a pair if, and only if, an augmenting path leads from it to an object without a partner
+    (Berge's theorem [1]_). Memory grows with the number of pairs within `max_distance`.
+
+    References
+    ----------
+    .. [1] C. Berge, "Two theorems in graph theory", Proceedings of the National Academy of
+       Sciences 43(9), 1957. https://doi.org/10.1073/pnas.43.9.842
 
     Examples
     --------
@@ -167,12 +174,10 @@ def detection_precision_recall_curve(points_true, points_pred, *, max_distance):
     thresholds, n_new = np.unique(scores, return_counts=True)
     n_new_matched = np.zeros(len(thresholds), dtype=int)
     for objects, detections in _by_class(points_true, points_pred):
-        levels = np.unique(detections[:, 3])
-        n_matched = [
-            _n_matched(objects, detections[detections[:, 3] >= level], max_distance)
-            for level in levels
-        ]
-        n_new_matched[np.searchsorted(thresholds, levels)] -= np.diff(n_matched, append=0)
+        detections = detections[np.argsort(-detections[:, 3], kind="stable")]
+        matching = GrowingMatching(objects[:, 1:3], detections[:, 1:3], max_distance=max_distance)
+        grows = [matching.add(i) for i in range(len(detections))]
+        np.add.at(n_new_matched, np.searchsorted(thresholds, detections[grows, 3]), 1)
     n_pred, n_matched = (np.cumsum(n[::-1])[::-1] for n in (n_new, n_new_matched))
     if n_true := sum(map(len, points_true)):
         recall = n_matched / n_true

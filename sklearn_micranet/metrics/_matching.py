@@ -4,6 +4,9 @@ from numbers import Real
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 from sklearn.utils import check_array, check_scalar
 
@@ -46,9 +49,11 @@ def match_points(points_true, points_pred, *, max_distance):
 
     Notes
     -----
-    Memory grows with ``n_points_true * n_points_pred``, about 20 bytes for each combination:
-    2 GB for 10,000 points on either side. Time grows with the cube of the number of points in
-    the worst case.
+    Points that no chain of pairs within `max_distance` connects are matched separately. Memory
+    grows with the number of pairs within `max_distance`, and with the combinations of true and
+    predicted points in the largest group of connected points: at most about 20 bytes for each
+    combination of all points, 2 GB for 10,000 points on either side, if `max_distance` is so large
+    that it excludes few pairs. Time grows with the cube of the number of points in such a group.
 
     Examples
     --------
@@ -71,12 +76,24 @@ def match_points(points_true, points_pred, *, max_distance):
             f"{points_true.shape[1]}. Got {points_pred.shape[1]} instead."
         )
 
-    costs = cdist(points_true, points_pred)
-    allowed = costs <= max_distance * (1 + RELATIVE_ROUNDING)
-    if not allowed.any():
-        return no_pairs
+    matched_true, matched_pred = [no_pairs[0]], [no_pairs[1]]
+    for group_true, group_pred in _point_groups(points_true, points_pred, max_distance):
+        costs = cdist(points_true[group_true], points_pred[group_pred])
+        i, j = assign(costs, costs <= _largest_distance(max_distance))
+        matched_true.append(group_true[i])
+        matched_pred.append(group_pred[j])
+    index_true, index_pred = np.concatenate(matched_true), np.concatenate(matched_pred)
+    order = np.argsort(index_true)
+    return index_true[order], index_pred[order]
+
+
+def assign(costs, allowed):
+    """Return the indices of the most allowed pairs, and among these of the cheapest together.
+
+    `costs` are not negative; both arrays have the shape (n_true, n_pred). Costs are overwritten.
+    """
     # Allowed pairs cost at most 1 whatever the unit, so even all of them together cost less than
-    # a single forbidden pair: the number of allowed pairs comes first, their distances second.
+    # a single forbidden pair: the number of allowed pairs comes first, their costs second.
     largest = costs.max(where=allowed, initial=0)
     if largest > 0:
         costs /= largest
@@ -84,6 +101,46 @@ def match_points(points_true, points_pred, *, max_distance):
     index_true, index_pred = linear_sum_assignment(costs)
     matched = allowed[index_true, index_pred]
     return index_true[matched], index_pred[matched]
+
+
+def connected_groups(index_true, index_pred):
+    """Yield the true and predicted indices of each group that no pair connects with another."""
+    true, i = np.unique(index_true, return_inverse=True)
+    pred, j = np.unique(index_pred, return_inverse=True)
+    n_nodes = len(true) + len(pred)
+    graph = coo_array((np.ones(len(i), dtype=bool), (i, len(true) + j)), shape=(n_nodes, n_nodes))
+    _, group = connected_components(graph, directed=False)
+    # Every node is in a pair, so that each group has members on both sides.
+    yield from zip(
+        *(
+            np.split(index[np.argsort(of, kind="stable")], np.cumsum(np.bincount(of))[:-1])
+            for index, of in ((true, group[: len(true)]), (pred, group[len(true) :]))
+        ),
+        strict=True,
+    )
+
+
+def pairs_within(points_true, points_pred, max_distance):
+    """Return the indices of all pairs no farther apart than `max_distance`, in no order."""
+    pairs = KDTree(points_true).sparse_distance_matrix(
+        KDTree(points_pred), _largest_distance(max_distance), output_type="ndarray"
+    )
+    return pairs["i"], pairs["j"]
+
+
+def _point_groups(points_true, points_pred, max_distance):
+    """Return groups of true and predicted points that can be matched separately."""
+    n_true, n_pred = len(points_true), len(points_pred)
+    n_pairs = KDTree(points_true).count_neighbors(
+        KDTree(points_pred), _largest_distance(max_distance)
+    )
+    if n_pairs > n_true * n_pred / 8:  # a list of the pairs would need more memory than it saves
+        return [(np.arange(n_true), np.arange(n_pred))]
+    return connected_groups(*pairs_within(points_true, points_pred, max_distance))
+
+
+def _largest_distance(max_distance):
+    return max_distance * (1 + RELATIVE_ROUNDING)
 
 
 def check_max_distance(max_distance):

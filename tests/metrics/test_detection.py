@@ -1,6 +1,10 @@
+from time import process_time
+
 import numpy as np
 import pytest
 from cases import DETECTION_CASE
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -8,7 +12,6 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import precision_recall_curve
 
 from sklearn_micranet.metrics import (
-    _detection,
     detection_precision_recall_curve,
     detection_scores,
     match_points,
@@ -133,7 +136,7 @@ def random_points(rng, *, with_scores):
     """Return crowded points of three samples and classes, a score being that of several."""
     samples = []
     for n in rng.integers(0, 15, 3):
-        rows = [rng.integers(0, 3, n), *rng.uniform(0, 8, (2, n))]
+        rows = [rng.integers(0, 3, n), *rng.integers(0, 17, (2, n)) / 2]
         samples.append(np.column_stack([*rows, rng.integers(0, 6, n) / 5] if with_scores else rows))
     return samples
 
@@ -147,22 +150,27 @@ def most_pairs(objects, detections, max_distance):
     return (maximum_bipartite_matching(csr_array(same_class & near)) >= 0).sum()
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_curve_is_that_of_the_scores_at_each_threshold(seed):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 0.5, 1, 2, 4, np.inf]))
+@settings(deadline=None, max_examples=30)
+def test_curve_is_that_of_one_matching_for_each_threshold(seed, max_distance):
     rng = np.random.default_rng(seed)
     points_true = random_points(rng, with_scores=False)
     points_pred = random_points(rng, with_scores=True)
+    assume(sum(map(len, points_true)) > 0)
+    assume(sum(map(len, points_pred)) > 0)
     precision, recall, thresholds = detection_precision_recall_curve(
-        points_true, points_pred, max_distance=2
+        points_true, points_pred, max_distance=max_distance
     )
     assert_array_equal(thresholds, np.unique(np.concatenate(points_pred)[:, 3]))
     assert len(precision) == len(recall) == len(thresholds) + 1
     assert (precision[-1], recall[-1]) == (1, 0)
     for i, threshold in enumerate(thresholds):
         kept = [rows[rows[:, 3] >= threshold] for rows in points_pred]
-        scores = detection_scores(points_true, kept, max_distance=2)
+        scores = detection_scores(points_true, kept, max_distance=max_distance)
         assert_allclose((precision[i], recall[i]), (scores.precision, scores.recall))
-        n_pairs = sum(most_pairs(*points, 2) for points in zip(points_true, kept, strict=True))
+        n_pairs = sum(
+            most_pairs(*points, max_distance) for points in zip(points_true, kept, strict=True)
+        )
         assert scores.n_true_positives == n_pairs
     assert (np.diff(recall) <= 0).all()
 
@@ -178,20 +186,20 @@ def test_curve_of_well_separated_objects_is_that_of_a_classifier():
         assert_allclose(array, expected)
 
 
-def test_only_what_gains_a_detection_is_matched_again(monkeypatch):
-    calls = []
-
-    def count(*args, **kwargs):
-        calls.append(args)
-        return match_points(*args, **kwargs)
-
-    monkeypatch.setattr(_detection, "match_points", count)
-    detection_precision_recall_curve(
-        DETECTION_CASE.points_true, DETECTION_CASE.points_pred, max_distance=3
+def test_curve_of_many_objects_takes_less_than_a_second():
+    rng = np.random.default_rng(0)
+    objects, detections = rng.uniform(0, 1000, (2, 2000, 2))
+    objects, detections = (np.insert(points, 0, 0, axis=1) for points in (objects, detections))
+    detections = np.column_stack([detections, rng.random(2000)])
+    start = process_time()
+    _, recall, thresholds = detection_precision_recall_curve(
+        [objects], [detections], max_distance=16
     )
-    # One score of class 0 and two of class 1 in sample 0, two of class 1 in sample 1; there is no
-    # object of class 0 in sample 1.
-    assert len(calls) == 5
+    assert process_time() - start < 1
+    assert len(thresholds) == 2000
+    for i in (0, 500, 1500):
+        kept = detections[detections[:, 3] >= thresholds[i]]
+        assert recall[i] == most_pairs(objects, kept, 16) / 2000
 
 
 def test_curve_without_detections():

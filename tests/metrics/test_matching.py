@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import combinations, permutations
 from math import dist
 
@@ -5,6 +6,8 @@ import numpy as np
 import pytest
 from cases import POINT_CASES
 from numpy.testing import assert_array_equal
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from sklearn_micranet.metrics import match_points
 
@@ -56,6 +59,40 @@ def test_equals_brute_force(scale, max_distance):
         assert total_distance(points_true, points_pred, index_true, index_pred) == pytest.approx(
             distance, rel=1e-9, abs=0
         )
+
+
+def dense_answer(points_true, points_pred, max_distance):
+    """Number of pairs and summed distance when all points are matched at once."""
+    costs = cdist(points_true, points_pred)
+    allowed = costs <= max_distance
+    rows, columns = linear_sum_assignment(np.where(allowed, costs, 1e6))
+    made = allowed[rows, columns]
+    return made.sum(), costs[rows, columns][made].sum()
+
+
+@pytest.mark.parametrize("max_distance", [1, 3, 5, 8, 40])
+def test_separate_groups_give_the_answer_of_all_points_at_once(max_distance):
+    rng = np.random.default_rng(0)
+    points_true, points_pred = rng.uniform(0, 100, (300, 2)), rng.uniform(0, 100, (260, 2))
+    index_true, index_pred = match_points(points_true, points_pred, max_distance=max_distance)
+    assert (np.diff(index_true) > 0).all()
+    assert len(np.unique(index_pred)) == len(index_pred)
+    n_pairs, distance = dense_answer(points_true, points_pred, max_distance)
+    assert len(index_true) == n_pairs
+    assert total_distance(points_true, points_pred, index_true, index_pred) == pytest.approx(
+        distance
+    )
+
+
+def test_memory_grows_with_the_pairs_that_are_possible():
+    rng = np.random.default_rng(0)
+    points_true, points_pred = rng.uniform(0, 1000, (2, 4000, 2))
+    tracemalloc.start()
+    index_true, _ = match_points(points_true, points_pred, max_distance=5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(index_true) > 500
+    assert peak < 4000 * 4000 * 20 / 50
 
 
 def test_rounding_does_not_decide_about_max_distance():
