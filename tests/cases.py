@@ -1,4 +1,4 @@
-"""Masks, points and detections with answers worked out by hand."""
+"""Masks, instances, points and detections with answers worked out by hand."""
 
 from typing import NamedTuple
 
@@ -77,6 +77,82 @@ MASK_CASES = {
         iou=0,
         dice=0,
         boundary_dice=0,
+    ),
+}
+
+
+def instances(*rows):
+    """Draw instances: each digit is the number of an object, "." is background."""
+    return np.array([[int(pixel.replace(".", "0")) for pixel in row] for row in rows])
+
+
+class InstanceCase(NamedTuple):
+    true: np.ndarray
+    pred: np.ndarray
+    threshold: float
+    pairs: list  # (number_true, number_pred, overlap)
+    n_true: int
+    n_pred: int
+
+
+INSTANCE_CASES = {
+    "touching objects, all found": InstanceCase(
+        instances("1122", "1122"),
+        instances("7733", "7733"),
+        threshold=1,
+        pairs=[(1, 7, 1), (2, 3, 1)],
+        n_true=2,
+        n_pred=2,
+    ),
+    # The union is the merged object, half of it each of the true ones.
+    "merged, inclusive threshold": InstanceCase(
+        instances("1122", "1122"),
+        instances("1111", "1111"),
+        threshold=0.5,
+        pairs=[(1, 1, 1 / 2)],
+        n_true=2,
+        n_pred=1,
+    ),
+    "merged": InstanceCase(
+        instances("1122", "1122"),
+        instances("1111", "1111"),
+        threshold=0.51,
+        pairs=[],
+        n_true=2,
+        n_pred=1,
+    ),
+    # 4 of 6 pixels, and 2 of 6.
+    "the better of two": InstanceCase(
+        instances("111111."),
+        instances("225555."),
+        threshold=0.3,
+        pairs=[(1, 5, 4 / 6)],
+        n_true=1,
+        n_pred=2,
+    ),
+    # 5 shares 4 of 7 pixels with 1, more than 6 does (2 of 6), and 1 of 7 with 2.
+    "more pairs before better pairs": InstanceCase(
+        instances("111111222"),
+        instances("6655555.."),
+        threshold=0.1,
+        pairs=[(1, 6, 2 / 6), (2, 5, 1 / 7)],
+        n_true=2,
+        n_pred=2,
+    ),
+    # A number is an object, also where it is not connected: 3 common pixels of 4 + 3.
+    "in parts": InstanceCase(
+        instances("11.11", "....."),
+        instances("11.1.", "...2."),
+        threshold=0.5,
+        pairs=[(1, 1, 3 / 4)],
+        n_true=1,
+        n_pred=2,
+    ),
+    "missed": InstanceCase(
+        instances("11.2"), instances("...."), threshold=0.5, pairs=[], n_true=2, n_pred=0
+    ),
+    "invented": InstanceCase(
+        instances("...."), instances("3..."), threshold=0.5, pairs=[], n_true=0, n_pred=1
     ),
 }
 

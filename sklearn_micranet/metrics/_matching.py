@@ -77,7 +77,7 @@ def match_points(points_true, points_pred, *, max_distance):
         )
 
     matched_true, matched_pred = [no_pairs[0]], [no_pairs[1]]
-    for group_true, group_pred in _point_groups(points_true, points_pred, max_distance):
+    for group_true, group_pred, *_ in _point_groups(points_true, points_pred, max_distance):
         costs = cdist(points_true[group_true], points_pred[group_pred])
         i, j = assign(costs, costs <= _largest_distance(max_distance))
         matched_true.append(group_true[i])
@@ -104,17 +104,35 @@ def assign(costs, allowed):
 
 
 def connected_groups(index_true, index_pred):
-    """Yield the true and predicted indices of each group that no pair connects with another."""
+    """Split pairs into groups that share no point.
+
+    Parameters
+    ----------
+    index_true, index_pred : ndarray of shape (n_pairs,), int
+
+    Yields
+    ------
+    group_true, group_pred : ndarray of int
+        Indices of the points of a group, ascending.
+    pairs : ndarray of int
+        Indices of its pairs.
+    """
+    if len(index_true) == 0:
+        return
     true, i = np.unique(index_true, return_inverse=True)
     pred, j = np.unique(index_pred, return_inverse=True)
-    n_nodes = len(true) + len(pred)
-    graph = coo_array((np.ones(len(i), dtype=bool), (i, len(true) + j)), shape=(n_nodes, n_nodes))
+    n_points = len(true) + len(pred)
+    graph = coo_array((np.ones(len(i), dtype=bool), (i, len(true) + j)), shape=(n_points,) * 2)
     _, group = connected_components(graph, directed=False)
-    # Every node is in a pair, so that each group has members on both sides.
+    members = (
+        (true, group[: len(true)]),
+        (pred, group[len(true) :]),
+        (np.arange(len(i)), group[i]),
+    )
     yield from zip(
         *(
             np.split(index[np.argsort(of, kind="stable")], np.cumsum(np.bincount(of))[:-1])
-            for index, of in ((true, group[: len(true)]), (pred, group[len(true) :]))
+            for index, of in members
         ),
         strict=True,
     )

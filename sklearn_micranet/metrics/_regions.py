@@ -1,0 +1,132 @@
+"""Points, masks and instances: what each is recognised by, and one made from another.
+
+Of a sample, points have the shape (n_objects, 3), masks and instances (n_maps, height, width).
+Masks are bool, or integers of which none in all samples is above 1; other integers are instances.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+def as_points(y, name="y"):
+    """Return one array of rows (class index, row, column) for each sample.
+
+    Points are returned as they are. An object of masks is a connected component (pixels share an
+    edge or a corner), one of instances a number; its position is its `centres`.
+    """
+    samples = [np.asarray(sample) for sample in y]
+    if not any(sample.ndim == 3 for sample in samples):
+        return samples
+    return [
+        np.concatenate(
+            [np.insert(centres(labels), 0, k, axis=1) for k, labels in enumerate(sample)]
+        )
+        for sample in as_instances(samples, name)
+    ]
+
+
+def as_masks(y, name="y"):
+    """Return bool masks of shape (n_maps, height, width) for each sample of masks or instances."""
+    return [sample != 0 for sample in _check_regions(y, name)]
+
+
+def as_instances(y, name="y"):
+    """Return numbered objects for each sample: those of masks are their connected components."""
+    samples = _check_regions(y, name)
+    if any(sample.dtype != bool and sample.max(initial=0) > 1 for sample in samples):
+        return samples
+    return [
+        np.stack([ndimage.label(mask, structure=_NEIGHBOURS)[0] for mask in sample])
+        for sample in samples
+    ]
+
+
+def centres(labels):
+    """Return the centre (row, column) of each object of (height, width), by ascending number.
+
+    It is the centroid, unless that lies outside the object, as in a ring: then it is the pixel of
+    the object nearest to the centroid.
+    """
+    rows, columns = np.nonzero(labels)
+    _, index, n_pixels = np.unique(labels[rows, columns], return_inverse=True, return_counts=True)
+    sums = [np.bincount(index, weights=x, minlength=len(n_pixels)) for x in (rows, columns)]
+    points = np.column_stack(sums) / n_pixels[:, np.newaxis]
+    distances = np.hypot(*(np.column_stack([rows, columns]) - points[index]).T)
+    order = np.lexsort([distances, index])
+    nearest = order[np.searchsorted(index[order], np.arange(len(n_pixels)))]
+    pixels = np.column_stack([rows[nearest], columns[nearest]])
+    # The pixel that a point lies in is less than half a diagonal away, any other one farther.
+    outside = np.abs(pixels - points).max(axis=1, initial=0) > 0.5
+    points[outside] = pixels[outside]
+    return points
+
+
+def check_instances(instances, name, ndim=None):
+    """Return an array of numbered objects with `ndim` dimensions, or with at least two."""
+    instances = np.asarray(instances)
+    if instances.dtype.kind not in "iu":
+        hint = (
+            f" Number the objects first: `skimage.measure.label({name})`."
+            if instances.dtype == bool
+            else ""
+        )
+        raise TypeError(
+            f"{name} must hold integers, 0 for background and a number for each object. "
+            f"Got {instances.dtype} instead.{hint}"
+        )
+    if instances.ndim < 2 or (ndim is not None and instances.ndim != ndim):
+        axes = {None: "(..., height, width)", 2: "(height, width)"}[ndim]
+        raise ValueError(f"{name} must have shape {axes}. Got shape {instances.shape} instead.")
+    if instances.min(initial=0) < 0:
+        raise ValueError(
+            f"{name} must not hold negative numbers; 0 is background. "
+            f"Got {instances.min()} instead."
+        )
+    return instances
+
+
+def check_instance_pairs(instances_true, instances_pred):
+    """Return (true, predicted) of each image, of the same shape (..., height, width)."""
+    samples_true, samples_pred = map(_images, (instances_true, instances_pred))
+    if len(samples_pred) != len(samples_true):
+        raise ValueError(
+            "instances_pred must hold as many images as instances_true, "
+            f"{len(samples_true)}. Got {len(samples_pred)} instead."
+        )
+    pairs = []
+    for i, (true, pred) in enumerate(zip(samples_true, samples_pred, strict=True)):
+        true = check_instances(true, f"instances_true[{i}]")
+        pred = check_instances(pred, f"instances_pred[{i}]")
+        if pred.shape != true.shape:
+            raise ValueError(
+                f"instances_pred[{i}] must have the shape of instances_true[{i}], {true.shape}. "
+                f"Got {pred.shape} instead."
+            )
+        pairs.append((true, pred))
+    return pairs
+
+
+def _images(instances):
+    """Return a sequence of the images; a single one, also as a list of rows, is a list of one."""
+    if getattr(instances, "ndim", None) is None:
+        instances = [np.asarray(image) for image in instances]
+        if instances and all(image.ndim == 1 for image in instances):
+            return [np.stack(instances)]
+        return instances
+    return [instances] if instances.ndim == 2 else instances
+
+
+def _check_regions(y, name):
+    samples = [np.asarray(sample) for sample in y]
+    for i, sample in enumerate(samples):
+        if sample.ndim != 3:
+            raise ValueError(
+                f"{name} must hold masks or instances of shape (n_maps, height, width) for each "
+                f"sample. Got shape {sample.shape} for sample {i} instead. For one map of shape "
+                f"(height, width), pass `{name}[:, np.newaxis]`."
+            )
+        if sample.dtype != bool:
+            check_instances(sample, f"{name}[{i}]")
+    return samples

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from cases import instances, mask
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from skimage.measure import regionprops
+
+from sklearn_micranet.metrics._regions import as_instances, as_masks, as_points, centres
+
+TWO_MAPS = np.array([instances("11..", "....", "..22"), instances("....", ".3..", "....")])
+
+
+def test_points_of_instances():
+    [points] = as_points(TWO_MAPS[np.newaxis])
+    assert_allclose(points, [[0, 0, 0.5], [0, 2, 2.5], [1, 1, 1]])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_points_of_masks_are_those_of_components(dtype):
+    # Pixels that share a corner are one object.
+    masks = mask("##..", "....", "#..#", ".##.")[np.newaxis].astype(dtype)
+    [points] = as_points([masks])
+    assert_allclose(points, [[0, 0, 0.5], [0, 2.5, 1.5]])
+
+
+def test_points_stay_as_they_are():
+    y = [[[0, 1.5, 2]], [], np.empty((0, 3))]
+    assert [points.tolist() for points in as_points(y)] == [[[0, 1.5, 2]], [], []]
+
+
+def test_a_ring_has_its_centre_on_it():
+    ring = instances("11111", "1...1", "1.2.1", "1...1", "11111")
+    points = centres(ring)
+    assert ring[tuple(points.astype(int).T)].tolist() == [1, 2]
+    # All four are 2 px away from the centroid, (2, 2).
+    assert points[0].tolist() in [[0, 2], [2, 0], [2, 4], [4, 2]]
+    assert points[1].tolist() == [2, 2]
+
+
+@given(arrays(np.int32, (7, 8), elements=st.integers(0, 5)))
+@settings(deadline=None, max_examples=50)
+def test_centres_are_centroids_where_these_lie_in_the_object(labels):
+    objects = regionprops(labels)
+    points = centres(labels)
+    assert points.shape == (len(objects), 2)
+    for point, region in zip(points, objects, strict=True):
+        row, column = region.centroid
+        distances = np.hypot(*(region.coords - region.centroid).T)
+        if np.abs(region.coords - region.centroid).max(axis=1).min() <= 0.5:
+            assert_allclose(point, region.centroid)
+        else:
+            assert labels[tuple(point.astype(int))] == region.label
+            assert np.hypot(*(point - (row, column))) == pytest.approx(distances.min())
+
+
+def test_instances_and_masks():
+    assert_array_equal(as_masks(TWO_MAPS[np.newaxis]), TWO_MAPS[np.newaxis] > 0)
+    assert_array_equal(as_instances(TWO_MAPS[np.newaxis]), TWO_MAPS[np.newaxis])
+    components = as_instances((TWO_MAPS > 0)[np.newaxis])[0]
+    assert_array_equal(components, [instances("11..", "....", "..22"), TWO_MAPS[1] > 0])
+    # Numbers above 1 in one sample make all samples instances: the first is one object in parts.
+    y = [instances("1.1")[np.newaxis], instances("..2")[np.newaxis]]
+    assert_array_equal(as_instances(y), y)
+    assert_array_equal(as_instances(y[:1]), [[[[1, 0, 2]]]])
+
+
+def test_samples_of_different_sizes_and_without_objects():
+    y = [np.zeros((1, 3, 4), bool), np.ones((1, 2, 2), bool)]
+    assert [points.tolist() for points in as_points(y)] == [[], [[0, 0.5, 0.5]]]
+    assert [labels.max() for labels in as_instances(y)] == [0, 1]
+    assert as_points([]) == as_masks([]) == as_instances([]) == []
+
+
+def test_what_is_neither_masks_nor_instances_raises():
+    with pytest.raises(ValueError, match=r"Got shape \(3, 4\) for sample 0 instead"):
+        as_masks(np.zeros((2, 3, 4), bool))
+    with pytest.raises(ValueError, match=r"y must hold masks or instances.*Got shape \(1, 3\)"):
+        as_instances([[[0, 1, 2]]])
+    with pytest.raises(TypeError, match=r"y\[0\] must hold integers.*Got float64"):
+        as_points(np.zeros((1, 1, 3, 4)))
+    with pytest.raises(ValueError, match="must not hold negative numbers"):
+        as_masks(np.full((1, 1, 3, 4), -1))
