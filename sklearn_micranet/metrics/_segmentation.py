@@ -199,8 +199,8 @@ def _score_images(fraction, masks_true, masks_pred, zero_division):
     ``fraction(mask_true, mask_pred)`` returns the numerator and the denominator of a score.
     """
     check_scalar(zero_division, "zero_division", Real)
-    masks_true = _check_masks(masks_true, "masks_true")
-    masks_pred = _check_masks(masks_pred, "masks_pred")
+    masks_true = check_masks(masks_true, "masks_true")
+    masks_pred = check_masks(masks_pred, "masks_pred")
     if masks_pred.shape != masks_true.shape:
         raise ValueError(
             f"masks_pred must have the shape of masks_true, {masks_true.shape}. "
@@ -215,7 +215,7 @@ def _score_images(fraction, masks_true, masks_pred, zero_division):
     return scores if scores.ndim else float(scores)
 
 
-def _check_masks(masks, name):
+def check_masks(masks, name):
     masks = np.asarray(masks)
     if masks.dtype.kind not in "biu":
         raise TypeError(
