@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap, permutation_test
 from sklearn.utils import check_array, check_random_state, check_scalar
 
 from ._tables import as_table
@@ -86,8 +87,6 @@ def bootstrap_mean(scores, *, confidence_level=0.95, n_resamples=10_000, random_
     >>> round(mean, 3), round(low, 3), round(high, 3)
     (0.822, 0.808, 0.838)
     """
-    from scipy.stats import bootstrap  # here, because it is slow to import
-
     scores = _check_scores(scores, "scores")
     confidence_level = check_scalar(
         confidence_level,
@@ -269,24 +268,32 @@ def compare_groups(scores, *, confidence_level=0.95, n_resamples=10_000, random_
     )
 
 
-def _between_groups(*groups, axis=-1):
-    """Return the sum of squares between groups, of scores whose overall mean is 0."""
-    return sum(group.shape[axis] * group.mean(axis=axis) ** 2 for group in groups)
+def _share_between(*groups, axis=-1):
+    """Return the sum of squares between standardised groups, their share of that of all scores."""
+    share = sum(group.shape[axis] * group.mean(axis=axis) ** 2 for group in groups)
+    return np.round(share, 12)  # rounding errors must not part splits that are as extreme
+
+
+def _standardize(groups):
+    """Return the groups with a mean of 0 and a sum of squares of 1 over all scores."""
+    scores = np.concatenate(groups)
+    centred = scores - scores.mean()
+    norm = np.linalg.norm(centred)
+    if norm <= 1e-12 * np.linalg.norm(scores):  # all are equal but for rounding errors
+        norm, centred = 1, np.zeros(len(scores))
+    return np.split(centred / norm, np.cumsum([len(group) for group in groups])[:-1])
 
 
 def _randomize(groups, n_resamples, generator):
-    """Return the p-value of the sum of squares between groups.
+    """Return the p-value of the share of the sum of squares that is between groups.
 
-    The sum of squares of all scores is the same for each split, so that F rises with this one; for
-    two groups, it is the square of the difference of their means but for a factor.
+    F rises with it; for two groups, so does the difference of their means, whose square it is but
+    for a factor.
     """
-    from scipy.stats import permutation_test  # here, because it is slow to import
-
-    mean = np.concatenate(groups).mean()
     return float(
         permutation_test(
-            [group - mean for group in groups],
-            _between_groups,
+            _standardize(groups),
+            _share_between,
             vectorized=True,
             alternative="greater",
             n_resamples=n_resamples,
@@ -297,12 +304,13 @@ def _randomize(groups, n_resamples, generator):
 
 
 def _f_statistic(groups):
-    mean = np.concatenate(groups).mean()
-    between = _between_groups(*(group - mean for group in groups)) / (len(groups) - 1)
+    n_groups, n_scores = len(groups), sum(map(len, groups))
+    groups = _standardize(groups)
+    between = sum(len(group) * group.mean() ** 2 for group in groups)
     within = sum(np.sum((group - group.mean()) ** 2) for group in groups)
-    within /= sum(map(len, groups)) - len(groups)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.divide(between, within))
+    if within < 1e-24:  # what is left by rounding errors
+        return np.inf if between else np.nan
+    return float((between / (n_groups - 1)) / (within / (n_scores - n_groups)))
 
 
 def _check_scores(scores, name):

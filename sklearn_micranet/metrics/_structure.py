@@ -86,7 +86,9 @@ def spectrum_change(image, mask, *, pixel_size, periods=(170, 200)):
     frequencies = np.hypot(
         *np.meshgrid(*(np.fft.fftfreq(n, pixel_size) for n in image.shape), indexing="ij")
     )
-    in_band = (1 / periods[1] < frequencies) & (frequencies <= 1 / periods[0])
+    low, high = 1 / periods[1], 1 / periods[0]
+    frequencies = frequencies / (1 + 1e-9)  # rounding must not decide whether a limit belongs
+    in_band = (low < frequencies) & (frequencies <= high)
     if not in_band.any():
         raise ValueError(
             f"No frequency of an image of {image.shape} px of {pixel_size} has a period from "

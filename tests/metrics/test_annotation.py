@@ -28,7 +28,7 @@ def test_known_effort():
 
 def test_default_seconds():
     effort = annotation_effort(np.ones((1, 1, 256, 256), bool), crop_size=256)
-    assert_allclose(effort["hours"] * 3600, [0.1 * 4 * 255, 7, 2])
+    assert_allclose(effort["hours"] * 3600, [0.25 * 4 * 255, 7, 2])
 
 
 def test_touching_objects_have_an_outline_each():

@@ -52,6 +52,8 @@ def test_known_p_values():
     assert randomization_test([1, 2, 3], [4, 5, 6]) == (-3, pytest.approx(2 / 20))
     # The difference is 0, which every split reaches.
     assert randomization_test([1, 4], [2, 3]) == (0, 1)
+    difference, pvalue = randomization_test([0.1, 0.4], [0.2, 0.3])
+    assert (difference, pvalue) == (pytest.approx(0), 1)  # also where that is rounded
     # Of all ten pairs, 8 and 9 have the mean farthest from that of the others.
     assert randomization_test([8, 9], [1, 2, 3]) == (6.5, pytest.approx(1 / 10))
     assert randomization_test([0.3, 0.3], [0.3, 0.3, 0.3]) == (0, 1)
@@ -174,10 +176,12 @@ def test_a_difference_is_found():
 
 
 def test_groups_without_any_difference():
-    comparison = compare_groups({"a": [1, 1], "b": [1, 1]})
+    comparison = compare_groups({"a": [0.1, 0.1, 0.1], "b": [0.1, 0.1]})
     assert np.isnan(comparison.f_statistic)
     assert comparison.pvalue == 1
-    assert compare_groups({"a": [1, 1], "b": [2, 2]}).f_statistic == np.inf
+    comparison = compare_groups({"a": [0.1, 0.1, 0.1], "b": [0.3, 0.3]})
+    assert comparison.f_statistic == np.inf
+    assert comparison.pvalue == pytest.approx(1 / 10)
 
 
 def test_a_table_is_a_dict_of_its_columns():

@@ -63,6 +63,17 @@ def test_equals_the_energy_of_the_filtered_image():
     )
 
 
+@pytest.mark.parametrize("n_periods", range(3, 20, 2))
+def test_the_first_period_counts_and_the_last_does_not(n_periods):
+    image = np.tile(np.cos(2 * np.pi * np.arange(n_periods * 17) / 17), (30, 1))
+    mask = np.ones(image.shape, dtype=bool)
+    score = [
+        spectrum_change(image, mask, pixel_size=0.1, periods=periods)
+        for periods in [(1.7, 2.5), (0.8, 1.7)]
+    ]
+    assert score == [0, pytest.approx(np.nan, nan_ok=True)]
+
+
 def test_the_unit_and_the_scale_of_intensities_change_nothing():
     image = rings(185) + rings(300)
     mask = LEFT & (ROWS > 100)
