@@ -186,20 +186,21 @@ def test_curve_of_well_separated_objects_is_that_of_a_classifier():
         assert_allclose(array, expected)
 
 
-def test_curve_of_many_objects_takes_less_than_a_second():
+@pytest.mark.parametrize(("n_objects", "max_distance"), [(2000, 16), (600, np.inf)])
+def test_curve_of_many_objects_takes_less_than_a_second(n_objects, max_distance):
     rng = np.random.default_rng(0)
     objects, detections = rng.uniform(0, 1000, (2, 2000, 2))
     objects, detections = (np.insert(points, 0, 0, axis=1) for points in (objects, detections))
-    detections = np.column_stack([detections, rng.random(2000)])
+    objects, detections = objects[:n_objects], np.column_stack([detections, rng.random(2000)])
     start = process_time()
     _, recall, thresholds = detection_precision_recall_curve(
-        [objects], [detections], max_distance=16
+        [objects], [detections], max_distance=max_distance
     )
     assert process_time() - start < 1
     assert len(thresholds) == 2000
     for i in (0, 500, 1500):
         kept = detections[detections[:, 3] >= thresholds[i]]
-        assert recall[i] == most_pairs(objects, kept, 16) / 2000
+        assert recall[i] == most_pairs(objects, kept, max_distance) / n_objects
 
 
 def test_curve_without_detections():

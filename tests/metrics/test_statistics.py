@@ -52,8 +52,9 @@ def test_known_p_values():
     assert randomization_test([1, 2, 3], [4, 5, 6]) == (-3, pytest.approx(2 / 20))
     # The difference is 0, which every split reaches.
     assert randomization_test([1, 4], [2, 3]) == (0, 1)
-    difference, pvalue = randomization_test([0.1, 0.4], [0.2, 0.3])
-    assert (difference, pvalue) == (pytest.approx(0), 1)  # also where that is rounded
+    # Also where sums of 1.9 differ by rounding.
+    difference, pvalue = randomization_test([0.9, 0.1, 0.9], [0.2, 0.8, 0.9])
+    assert (difference, pvalue) == (pytest.approx(0), 1)
     # Of all ten pairs, 8 and 9 have the mean farthest from that of the others.
     assert randomization_test([8, 9], [1, 2, 3]) == (6.5, pytest.approx(1 / 10))
     assert randomization_test([0.3, 0.3], [0.3, 0.3, 0.3]) == (0, 1)
