@@ -1,6 +1,7 @@
 """Files that appear at once and whole, or not at all."""
 
 import os
+import shutil
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -48,6 +49,19 @@ def atomic_path(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path):
+    """Do the same for a new folder, where there is nothing of its name yet."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def remove_stale_parts(path):
