@@ -1,4 +1,4 @@
-"""Your own images: read them, cut them into labelled crops, and put results back in place."""
+"""Your own images: read and cut them, put results back in place, measure and write objects."""
 
 from importlib import import_module
 
@@ -6,6 +6,8 @@ _MODULES = {
     "read_images": "_read_images",
     "extract_crops": "_extract_crops",
     "stitch_crops": "_stitch_crops",
+    "measure_objects": "_measure_objects",
+    "summarize_objects": "_summarize_objects",
 }
 __all__ = [*_MODULES]
 
