@@ -8,6 +8,8 @@ _MODULES = {
     "stitch_crops": "_stitch_crops",
     "measure_objects": "_measure_objects",
     "summarize_objects": "_summarize_objects",
+    "write_objects": "_write_objects",
+    "read_objects": "_read_objects",
 }
 __all__ = [*_MODULES]
 

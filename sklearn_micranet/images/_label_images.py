@@ -1,0 +1,180 @@
+"""Objects as label images: TIFF for ImageJ, OME-TIFF and OME-Zarr 0.4."""
+
+import re
+
+import numpy as np
+
+from sklearn_micranet._stack._files import import_extra
+
+from ._outline_record import COLORS
+
+_OME_UNITS = {"nm": "nm", "um": "µm", "mm": "mm"}
+_NGFF_UNITS = {"nm": "nanometer", "um": "micrometer", "mm": "millimeter"}
+_CHUNK = 1024
+
+
+def write_label_tiff(path, sample):
+    """Write a TIFF for ImageJ: one channel per class, whose values are the numbers."""
+    import tifffile
+
+    labels = _as_unsigned(sample.instances)
+    if labels.dtype != np.uint16:  # ImageJ has no wider integers
+        labels = labels.astype(np.float32)
+    # With fewer axes, tifffile turns images that are 1 px wide.
+    metadata = {"axes": "TZCYXS", "Labels": sample.labels, "min": 0, "max": float(labels.max())}
+    resolution = None
+    if sample.pixel_size is not None:
+        metadata["unit"] = sample.unit
+        resolution = (1 / sample.pixel_size,) * 2
+    tifffile.imwrite(
+        path,
+        labels[np.newaxis, np.newaxis, ..., np.newaxis],
+        imagej=True,
+        metadata=metadata,
+        resolution=resolution,
+    )
+
+
+def write_ome_tiff(path, sample):
+    """Write an OME-TIFF: one channel per class, whose values are the numbers."""
+    import tifffile
+
+    metadata = {"axes": "CYX", "Channel": {"Name": sample.labels}}
+    if sample.pixel_size is not None:
+        for axis in "XY":
+            metadata[f"PhysicalSize{axis}"] = sample.pixel_size
+            metadata[f"PhysicalSize{axis}Unit"] = _OME_UNITS[sample.unit]
+    tifffile.imwrite(
+        path,
+        _as_unsigned(sample.instances),
+        ome=True,
+        metadata=metadata,
+        photometric="minisblack",
+        compression="zlib",
+    )
+
+
+def write_ome_zarr(path, sample):
+    """Write an OME-Zarr 0.4: the image (c, y, x), and inside it one label image (y, x) per class.
+
+    The metadata follow https://ngff.openmicroscopy.org/0.4/ with one resolution level.
+    """
+    zarr = import_extra("zarr", "zarr")
+    image = sample.image if sample.image.ndim == 3 else sample.image[..., np.newaxis]
+    if image.shape[:2] != sample.instances.shape[1:]:
+        raise ValueError(
+            f"images must have the height and width of their instances, "
+            f"{sample.instances.shape[1:]}. Got the shape {sample.image.shape} instead."
+        )
+    root = zarr.open_group(path, mode="w-", zarr_format=2)
+    root.attrs["multiscales"] = [_multiscale(sample, "image", "cyx")]
+    _add_array(root, np.moveaxis(image, -1, 0))
+    folders = [re.sub(r"[^\w-]", "_", f"{k}_{name}") for k, name in enumerate(sample.labels)]
+    group = root.create_group("labels")
+    group.attrs["labels"] = folders
+    for k, (folder, label_image) in enumerate(zip(folders, sample.instances, strict=True)):
+        part = group.create_group(folder)
+        part.attrs["multiscales"] = [_multiscale(sample, sample.labels[k], "yx")]
+        part.attrs["image-label"] = {
+            "version": "0.4",
+            "colors": [
+                {"label-value": int(number), "rgba": [*COLORS[k % len(COLORS)], 128]}
+                for number in np.unique(label_image)
+                if number
+            ],
+            "source": {"image": "../../"},
+        }
+        _add_array(part, label_image.astype(np.int32))
+
+
+def _multiscale(sample, name, axes):
+    """Return the metadata of one image or label image."""
+    unit = {} if sample.pixel_size is None else {"unit": _NGFF_UNITS[sample.unit]}
+    scale = {a: 1.0 if a == "c" or not unit else float(sample.pixel_size) for a in axes}
+    return {
+        "version": "0.4",
+        "name": name,
+        "axes": [
+            {"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space", **unit}
+            for a in axes
+        ],
+        "datasets": [
+            {
+                "path": "0",
+                "coordinateTransformations": [{"type": "scale", "scale": list(scale.values())}],
+            }
+        ],
+    }
+
+
+def _add_array(group, values):
+    chunks = tuple(min(n, _CHUNK) for n in values.shape)
+    array = group.create_array(
+        "0",
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=chunks,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    array[...] = values
+
+
+def _as_unsigned(instances):
+    """Return instances as uint16 if they fit, else as uint32."""
+    highest = instances.max(initial=0)
+    if highest >= 2**24:  # the first integer after which float32 has gaps
+        raise ValueError(
+            f"Label images hold numbers below {2**24}. Got {highest} instead: number the objects "
+            "from 1, for example with skimage.segmentation.relabel_sequential."
+        )
+    return instances.astype(np.uint16 if highest < 2**16 else np.uint32)
+
+
+def read_label_tiff(path):
+    """Return the label images of a TIFF and the names of their classes, or None."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        series = tif.series[0]
+        labels, axes = series.asarray(), series.axes
+        names = None
+        if tif.is_ome:
+            names = _ome_channel_names(tifffile.xml2dict(tif.ome_metadata))
+        elif tif.is_imagej:
+            names = tif.imagej_metadata.get("Labels")
+            names = [names] if isinstance(names, str) else names  # of a single plane
+    if axes[-2:] != "YX" or labels.ndim > 3:
+        raise ValueError(f"its axes are {axes}, where a label image has YX or CYX.")
+    return np.reshape(labels, (-1, *labels.shape[-2:])), names
+
+
+def _ome_channel_names(metadata):
+    image = metadata["OME"]["Image"]
+    image = image[0] if isinstance(image, (list, tuple)) else image
+    channels = image["Pixels"].get("Channel", [])
+    channels = channels if isinstance(channels, (list, tuple)) else [channels]
+    names = [channel.get("Name") for channel in channels]
+    return None if not names or None in names else [str(name) for name in names]
+
+
+def read_ome_zarr(path):
+    """Return the label images of an OME-Zarr 0.4 or 0.5 and the names of their classes."""
+    zarr = import_extra("zarr", "zarr")
+    root = zarr.open_group(path, mode="r")
+    if "labels" not in root:
+        raise ValueError("it has no labels.")
+    group = root["labels"]
+    label_images, names = [], []
+    for folder in _ome(group)["labels"]:
+        multiscale = _ome(group[folder])["multiscales"][0]
+        labels = np.asarray(group[folder][multiscale["datasets"][0]["path"]])
+        if labels.size != np.prod(labels.shape[-2:]):
+            raise ValueError(f"its label image {folder} has several planes: {labels.shape}.")
+        label_images.append(labels.reshape(labels.shape[-2:]))
+        names.append(str(multiscale.get("name", folder)))
+    return np.stack(label_images), names
+
+
+def _ome(group):
+    """Return the metadata of a group, which version 0.5 nests."""
+    return group.attrs.get("ome", group.attrs)
