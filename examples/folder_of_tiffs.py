@@ -1,16 +1,17 @@
-"""From a folder of TIFF files and a CSV file of labels to masks, written as TIFF files."""
+"""From a folder of TIFF files and a CSV file of labels to objects: a table, and ROIs for Fiji."""
 
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from skimage.measure import label
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 
 import sklearn_micranet as mn
 
 folder, rng = Path("tiffs"), np.random.default_rng(0)
-(folder / "masks").mkdir(parents=True, exist_ok=True)
+folder.mkdir(exist_ok=True)
 for i, digit in enumerate(load_digits().images[:300]):  # every other image shows a digit
     image, (row, column) = rng.normal(300, 30, (48, 48)), rng.integers(0, 25, 2)
     image[row : row + 24, column : column + 24] += i % 2 * np.kron(digit, np.full((3, 3), 10))
@@ -21,5 +22,7 @@ data = mn.images.read_images(folder, labels=folder / "labels.csv")
 scaler, fusion = mn.IntensityScaler(method="standard"), mn.PCAFeatureMap()
 cam = mn.GradCAMFeatureTransformer(mn.MicraNetClassifier(n_filters=8, max_epochs=9, random_state=0))
 model = make_pipeline(scaler, cam, fusion, mn.ThresholdSegmenter()).fit(data.images, data.labels)
-for name, mask in zip(data.filenames, model.predict(data.images), strict=True):
-    tifffile.imwrite(folder / "masks" / Path(name).name, 255 * mask[0].astype(np.uint8))
+instances = [label(mask[0]) for mask in model.predict(data.images)]
+names = {"sample_names": data.filenames, "class_names": ["digit"]}
+mn.images.write_objects(folder / "objects.csv", instances, images=data.images, **names)
+mn.images.write_objects(folder / "rois" / "{sample}.zip", instances, **names)
