@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from sklearn_micranet._stack._files import import_extra
+from sklearn_micranet._stack._extras import import_extra
 
 from ._instances import each_object
 from ._outline_record import COLORS, Outline
@@ -36,8 +36,8 @@ def _roi(roifile, sample, k, number, place, mask):
     offset = (place[1].start, place[0].start)
     rings = [ring + offset for polygon in trace_outlines(mask) for ring in polygon]
     roi = roifile.ImagejRoi(
-        # A slash would make a folder in the zip file.
-        name=re.sub(r"[/\\\s]+", "_", f"{label}-{number:04d}"),
+        # A slash would make a folder in the zip file; roifile takes characters of 16 bits only.
+        name=re.sub(r"[/\\\s]|[^\u0000-\uffff]", "_", f"{label}-{number:04d}"),
         group=k + 1,
         stroke_color=bytes((255, *COLORS[k % len(COLORS)])),
         top=place[0].start,
@@ -45,8 +45,8 @@ def _roi(roifile, sample, k, number, place, mask):
         bottom=place[0].stop,
         right=place[1].stop,
     )
-    # ImageJ keeps properties when a ROI is edited; one per line.
-    roi.properties = {"class": " ".join(label.split()), "class_index": k, "object": number}
+    # ImageJ keeps properties when a ROI is edited.
+    roi.properties = {"class": _escape(label), "class_index": k, "object": number}
     if len(rings) == 1 and max(place[0].stop, place[1].stop) <= _MAX_CORNER:
         roi.roitype = roifile.ROI_TYPE.TRACED
         roi.integer_coordinates = (rings[0] - offset).astype(np.int32)
@@ -56,6 +56,21 @@ def _roi(roifile, sample, k, number, place, mask):
         roi.multi_coordinates = np.concatenate([_path(ring) for ring in rings])
         roi.shape_roi_size = len(roi.multi_coordinates)
     return roi
+
+
+def _escape(label):
+    """Write whatever is no plain character as Java's properties files do."""
+    return re.sub(r"[^ -\[\]-~]", _escape_character, label)
+
+
+def _escape_character(found):
+    units = found[0].encode("utf-16-be").hex("-", 2).split("-")
+    return "".join(f"\\u{unit}" for unit in units)
+
+
+def _unescape(label):
+    label = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), label)
+    return label.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _path(ring):
@@ -81,7 +96,7 @@ def _read_roi(roifile, roi):
     else:
         rings = _rings(roifile, roi)
     index = int(properties["class_index"]) if "class_index" in properties else None
-    label = properties.get("class")
+    label = _unescape(properties["class"]) if "class" in properties else None
     if roi.group > 0 and roi.group - 1 != index:  # somebody chose another group in Fiji
         index, label = roi.group - 1, None
     return Outline(

@@ -1,10 +1,11 @@
 """Objects as label images: TIFF for ImageJ, OME-TIFF and OME-Zarr 0.4."""
 
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 
-from sklearn_micranet._stack._files import import_extra
+from sklearn_micranet._stack._extras import import_extra
 
 from ._outline_record import COLORS
 
@@ -139,7 +140,7 @@ def read_label_tiff(path):
         labels, axes = series.asarray(), series.axes
         names = None
         if tif.is_ome:
-            names = _ome_channel_names(tifffile.xml2dict(tif.ome_metadata))
+            names = _ome_channel_names(tif.ome_metadata)
         elif tif.is_imagej:
             names = tif.imagej_metadata.get("Labels")
             names = [names] if isinstance(names, str) else names  # of a single plane
@@ -148,13 +149,11 @@ def read_label_tiff(path):
     return np.reshape(labels, (-1, *labels.shape[-2:])), names
 
 
-def _ome_channel_names(metadata):
-    image = metadata["OME"]["Image"]
-    image = image[0] if isinstance(image, (list, tuple)) else image
-    channels = image["Pixels"].get("Channel", [])
-    channels = channels if isinstance(channels, (list, tuple)) else [channels]
-    names = [channel.get("Name") for channel in channels]
-    return None if not names or None in names else [str(name) for name in names]
+def _ome_channel_names(xml):
+    # Not tifffile.xml2dict, which turns the name 007 into the number 7.
+    image = ElementTree.fromstring(xml).find("{*}Image")
+    names = [channel.get("Name") for channel in image.iterfind("{*}Pixels/{*}Channel")]
+    return None if None in names else names
 
 
 def read_ome_zarr(path):

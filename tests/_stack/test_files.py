@@ -6,7 +6,7 @@ from threading import Barrier
 
 import pytest
 
-from sklearn_micranet._stack._files import atomic_path, remove_stale_parts
+from sklearn_micranet._stack._files import atomic_folder, atomic_path, remove_stale_parts
 
 
 def names(folder):
@@ -160,3 +160,21 @@ def test_a_part_that_cannot_be_removed_hides_no_other(tmp_path):
 def test_no_folder_no_stale_parts(tmp_path):
     remove_stale_parts(tmp_path / "missing" / "file.txt")
     assert names(tmp_path) == set()
+
+
+def fail_after(_):
+    raise OSError("disk full")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with pytest.raises(OSError, match="disk full"), atomic_folder(path) as part:
+        fail_after(part.mkdir())
+    assert not list(path.parent.iterdir())
+    with atomic_folder(path) as part:
+        part.mkdir()
+        (part / "file.txt").write_text("first")
+    assert (path / "file.txt").read_text() == "first"
+    with pytest.raises(OSError, match=r"folder"), atomic_folder(path) as part:
+        part.mkdir()
+    assert list(path.parent.iterdir()) == [path]

@@ -69,9 +69,10 @@ def test_images_without_objects(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_name_of_a_single_class_comes_back(suffix, tmp_path):
-    path = written(tmp_path, suffix, np.ones((1, 2, 3), int), ["nuclei"])
-    assert read_objects(path, shape=(2, 3)).class_names == ["nuclei"]
+@pytest.mark.parametrize("name", ["nuclei", "007", "µ\\u und 😀", "a: b  c"])
+def test_the_name_of_a_single_class_comes_back(name, suffix, tmp_path):
+    path = written(tmp_path, suffix, np.ones((1, 2, 3), int), [name])
+    assert read_objects(path, shape=(2, 3)).class_names == [name]
 
 
 # --- what independent readers see ------------------------------------------------------------
