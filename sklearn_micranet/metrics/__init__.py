@@ -3,6 +3,7 @@
 from ._annotation import annotation_effort
 from ._counts import count_errors
 from ._detection import detection_precision_recall_curve, detection_scores
+from ._inspection import inspection_curve
 from ._instances import average_precision_score, instance_scores, match_instances
 from ._matching import match_points
 from ._scorers import detection_scorer, instance_scorer, mask_scorer
@@ -24,6 +25,7 @@ __all__ = [
     "dice_score",
     "instance_scorer",
     "instance_scores",
+    "inspection_curve",
     "iou_score",
     "mask_scorer",
     "match_instances",
