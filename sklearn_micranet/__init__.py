@@ -16,6 +16,7 @@ __all__ = [  # in data-flow order
     "ThresholdSegmenter",
     "HungarianDetector",
     "metrics",
+    "displays",
 ]
 
 # Imported when first used: importing this package must import neither torch nor scikit-image.

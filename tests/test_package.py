@@ -14,7 +14,7 @@ import sklearn_micranet
 
 PACKAGE = Path(sklearn_micranet.__file__).parent
 ROOT = PACKAGE.parent
-SUBPACKAGES = ("metrics", "datasets", "images")
+SUBPACKAGES = ("metrics", "datasets", "images", "displays")
 NAMESPACES = ("sklearn_micranet", *(f"sklearn_micranet.{name}" for name in SUBPACKAGES))
 
 # The data's direction: what lies in a folder imports folders of a lower rank only. The folders of
@@ -23,7 +23,7 @@ RANKS = [
     {"_stack"},
     {"_labels"},
     {"_network", "_masks", "metrics", "images"},
-    {"_training", "datasets"},
+    {"_training", "datasets", "displays"},
     {"door"},
 ]
 WITH_TORCH = {"_network", "_training", "door"}

@@ -1,0 +1,315 @@
+"""DetectionDisplay: detections over an image."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.utils import check_scalar
+
+from ._axes import FALSE_ALARM, HIT, MISS, class_style, dark_casing, legend_below, pyplot
+from ._estimators import check_names, map_names, respond
+from ._image import pick_sample
+from ._image_display import ImageDisplay
+from ._points import check_points, compare_points
+
+
+class DetectionDisplay(ImageDisplay):
+    """Detections over their image, and which of them are right.
+
+    It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
+
+    Without true positions, a cross marks each detection, in the colour of its class. With true
+    positions and `max_distance`, detections are matched one-to-one with them within each class, as
+    :func:`~sklearn_micranet.metrics.detection_scores` does. A cross is then a detection, a circle
+    of radius `max_distance` a true position; colours that colour-blind people can tell apart say
+    which are matched, missed or false alarms. A line joins a detection with its true position.
+
+    Parameters
+    ----------
+    image : array-like of shape (height, width) or (height, width, n_channels)
+        One image, of any real dtype.
+    detections : array-like of shape (n_detections, 4) or (n_detections, 3)
+        Rows (map index, row, column, score), px; the score is not needed. ``[]`` for none.
+    points_true : array-like of shape (n_objects, 3), default=None
+        True positions, rows (map index, row, column), px. ``[]`` for none.
+    max_distance : float, default=None
+        Largest distance in px between a detection and its true position, inclusive.
+    class_names : array-like of str of shape (n_maps,), default=None
+        Names for the legend. They are written beside the marks where several classes are compared
+        with true positions, as the colours do not tell them then.
+    title : str, default=None
+        Title of the axes.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the image.
+    figure_ : matplotlib Figure
+        Figure of these axes.
+    image_ : matplotlib AxesImage
+        The image.
+    marks_ : dict
+        The PathCollection of the crosses of each class by its name or, with true positions, of
+        "matched" and "false alarm".
+    circles_ : dict
+        The LineCollection of the circles of "matched" and "missed" true positions.
+
+    See Also
+    --------
+    DetectionPrecisionRecallDisplay : Precision and recall from each score up.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_micranet.displays import DetectionDisplay
+    >>> images = np.random.default_rng(0).random((1, 32, 32))
+    >>> display = DetectionDisplay.from_predictions(
+    ...     images,
+    ...     [[[0, 10, 11, 0.9], [0, 25, 25, 0.4]]],
+    ...     points_true=[[[0, 9, 9]]],
+    ...     max_distance=4,
+    ... )
+    >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    ['matched: 1', 'missed: 0', 'false alarm: 1']
+    """
+
+    def __init__(
+        self,
+        image,
+        detections,
+        *,
+        points_true=None,
+        max_distance=None,
+        class_names=None,
+        title=None,
+    ):
+        self.image = image
+        self.detections = detections
+        self.points_true = points_true
+        self.max_distance = max_distance
+        self.class_names = class_names
+        self.title = title
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        sample=0,
+        max_distance=None,
+        class_names=None,
+        ax=None,
+        **plot_params,
+    ):
+        """Detect the objects of one image and draw them.
+
+        Parameters
+        ----------
+        estimator : fitted estimator or Pipeline
+            From images to detections, such as a pipeline that ends with a HungarianDetector.
+        X : array-like or list of n_samples ndarray
+            Images.
+        y : list of n_samples array-like of shape (n_objects, 3), default=None
+            True positions, rows (map index, row, column), px.
+        sample : int, default=0
+            Which image is drawn; no other is computed.
+        max_distance : float, default=None
+            Largest distance in px between a detection and its true position; required with `y`.
+        class_names : array-like of str of shape (n_maps,), default=None
+            Names for the legend. ``None`` takes those of the estimator, if it has any.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; ``None`` makes a new figure.
+        **plot_params : dict
+            Passed to :meth:`plot`, such as `pixel_size`.
+
+        Returns
+        -------
+        display : DetectionDisplay
+        """
+        pyplot()
+        image = pick_sample(X, sample, "images")
+        true = None if y is None else pick_sample(y, sample, "points_true", len(X))
+        display = cls(
+            image,
+            respond(estimator, image[np.newaxis], "predict")[0],
+            points_true=true,
+            max_distance=max_distance,
+            class_names=map_names(estimator) if class_names is None else class_names,
+            title=f"image {sample}",
+        )
+        return display.plot(ax, **plot_params)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        images,
+        detections,
+        *,
+        points_true=None,
+        max_distance=None,
+        sample=0,
+        class_names=None,
+        ax=None,
+        **plot_params,
+    ):
+        """Draw objects that were detected before.
+
+        Parameters
+        ----------
+        images : array-like of shape (n_samples, height, width[, n_channels]) or list
+            Images, of one size or, in a list, of several.
+        detections : list of n_samples array-like of shape (n_detections, 4)
+            Rows (map index, row, column, score), px, from :meth:`HungarianDetector.predict`.
+        points_true : list of n_samples array-like of shape (n_objects, 3), default=None
+            True positions, rows (map index, row, column), px.
+        max_distance : float, default=None
+            Largest distance in px between a detection and its true position; required with
+            `points_true`.
+        sample : int, default=0
+            Which image is drawn.
+        class_names : array-like of str of shape (n_maps,), default=None
+            Names for the legend.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; ``None`` makes a new figure.
+        **plot_params : dict
+            Passed to :meth:`plot`, such as `pixel_size`.
+
+        Returns
+        -------
+        display : DetectionDisplay
+        """
+        pyplot()
+        image = pick_sample(images, sample, "images")
+        found = pick_sample(detections, sample, "detections", len(images))
+        if points_true is not None:
+            points_true = pick_sample(points_true, sample, "points_true", len(images))
+        display = cls(
+            image,
+            found,
+            points_true=points_true,
+            max_distance=max_distance,
+            class_names=class_names,
+            title=f"image {sample}",
+        )
+        return display.plot(ax, **plot_params)
+
+    def _prepare(self, size, map_index):
+        """Return the rows drawn, of the parts by their names, and a name for each class."""
+        found = check_points(self.detections, "detections", (3, 4))
+        is_compared = self.points_true is not None
+        true = check_points(self.points_true if is_compared else [], "points_true", (3,))
+        if is_compared == (self.max_distance is None):
+            raise ValueError(
+                "points_true and max_distance are required together. Got only one of them instead."
+            )
+        if is_compared:
+            check_scalar(self.max_distance, "max_distance", Real, min_val=0)
+            if not np.isfinite(self.max_distance):
+                raise ValueError(f"max_distance must be finite. Got {self.max_distance} instead.")
+        n_maps = 1 + int(max(found[:, 0].max(initial=0), true[:, 0].max(initial=0)))
+        names = self.class_names
+        names = check_names(names, n_maps if names is None else max(n_maps, len(names)))
+        if map_index is not None:
+            found, true = (rows[rows[:, 0] == map_index] for rows in (found, true))
+        if is_compared:
+            return compare_points(found, true, self.max_distance), names
+        return {k: found[found[:, 0] == k] for k in np.unique(found[:, 0]).astype(int)}, names
+
+    def _draw(self, prepared):
+        parts, names = prepared
+        self.ax_.autoscale(False)  # a circle may reach beyond the image
+        self.marks_, self.circles_ = {}, {}
+        if self.points_true is None:
+            for k, rows in parts.items():
+                self.marks_[names[k]] = self._draw_crosses(rows, *class_style(k), names[k])
+            if self.marks_ and (len(names) > 1 or self.class_names is not None):
+                legend_below(self.ax_, [*self.marks_.values()])
+        else:
+            self._draw_compared(parts)
+            shown = [parts[name] for name in ("matched", "missed", "false alarm")]
+            self._write_names(np.concatenate(shown), names)
+
+    def _draw_compared(self, parts):
+        from matplotlib.collections import LineCollection
+
+        pairs = np.stack([parts["matched"][:, 1:3], parts["matched true"][:, 1:3]], axis=1)
+        lines = LineCollection(
+            pairs[..., ::-1], colors=HIT, linewidths=1.2, path_effects=dark_casing(1.2)
+        )
+        self.ax_.add_collection(lines, autolim=False)
+        self.circles_["matched"] = self._draw_circles(parts["matched true"], HIT, "-")
+        self.circles_["missed"] = self._draw_circles(parts["missed"], MISS, "--")
+        n = {name: len(rows) for name, rows in parts.items()}
+        for name, colour in (("matched", HIT), ("false alarm", FALSE_ALARM)):
+            self.marks_[name] = self._draw_crosses(parts[name], colour, False, f"{name}: {n[name]}")
+        legend_below(
+            self.ax_,
+            [
+                self.marks_["matched"],
+                self._draw_missed(parts["missed"], f"missed: {n['missed']}"),
+                self.marks_["false alarm"],
+            ],
+        )
+
+    def _draw_crosses(self, rows, colour, is_upright, label):
+        return self.ax_.scatter(
+            rows[:, 2],
+            rows[:, 1],
+            s=36,
+            marker="+" if is_upright else "x",
+            color=colour,
+            linewidths=1.8,
+            path_effects=dark_casing(1.8),
+            clip_on=False,
+            label=label,
+        )
+
+    def _draw_missed(self, rows, label):
+        """Mark the missed, too: on a large image their circles may be too small to be seen."""
+        return self.ax_.scatter(
+            rows[:, 2],
+            rows[:, 1],
+            s=30,
+            marker="o",
+            facecolors="none",
+            edgecolors=MISS,
+            linewidths=1.8,
+            path_effects=dark_casing(1.8),
+            clip_on=False,
+            label=label,
+        )
+
+    def _draw_circles(self, rows, colour, linestyle):
+        from matplotlib.collections import EllipseCollection
+
+        diameter = np.full(len(rows), 2.0 * self.max_distance)
+        circles = EllipseCollection(
+            diameter,
+            diameter,
+            np.zeros(len(rows)),
+            units="xy",
+            offsets=rows[:, 2:0:-1],
+            offset_transform=self.ax_.transData,
+            facecolors="none",
+            edgecolors=colour,
+            linestyles=linestyle,
+            linewidths=1.2,
+            path_effects=dark_casing(1.2),
+        )
+        return self.ax_.add_collection(circles, autolim=False)
+
+    def _write_names(self, rows, names):
+        """Name the class beside each mark where there are several."""
+        if len(np.unique(rows[:, 0])) < 2:
+            return
+        for k, y, x in rows:
+            place = {"xytext": (5, 4), "textcoords": "offset points"}
+            self.ax_.annotate(
+                names[int(k)],
+                (x, y),
+                color="white",
+                size="small",
+                path_effects=dark_casing(0.5),
+                **place,
+            )

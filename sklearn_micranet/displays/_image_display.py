@@ -1,0 +1,67 @@
+"""What displays of one image have in common."""
+
+from numbers import Integral
+
+from sklearn.utils import check_scalar
+
+from ._axes import pyplot, single_axes
+from ._image import check_image, check_percentiles, check_scale, show_image
+
+
+class ImageDisplay:
+    """An image with something drawn over it.
+
+    A subclass has the attributes `image` and `title`, and two methods: ``_prepare(size,
+    map_index)`` checks the rest against the image's (height, width) and returns what
+    ``_draw(prepared)`` draws on `ax_`.
+    """
+
+    def plot(
+        self,
+        ax=None,
+        *,
+        map_index=None,
+        channel=None,
+        percentiles=(0.1, 99.9),
+        pixel_size=None,
+        unit="um",
+    ):
+        """Draw the image and what was found in it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; ``None`` makes a new figure.
+        map_index : int, default=None
+            Which class is drawn, as an index of the maps; ``None`` draws all.
+        channel : int, default=None
+            Channel that is shown in grey. ``None`` shows three channels as red, green and blue.
+        percentiles : tuple of two floats or None, default=(0.1, 99.9)
+            Percentiles of the image that are shown black and white. ``None`` shows the whole
+            range of the dtype, that is 0 to 1 for floats.
+        pixel_size : float, default=None
+            Width of a pixel, in `unit`, for the scale bar. ``None`` draws none.
+        unit : {"nm", "um"}, default="um"
+            Unit of `pixel_size`.
+
+        Returns
+        -------
+        self : display
+        """
+        pyplot()
+        check_percentiles(percentiles)
+        check_scale(pixel_size, unit)
+        if map_index is not None:
+            check_scalar(map_index, "map_index", Integral, min_val=0)
+        image = check_image(self.image, channel)
+        prepared = self._prepare(image.shape[:2], map_index)
+
+        self.ax_ = single_axes(ax, image.shape[0] / image.shape[1])
+        self.figure_ = self.ax_.figure
+        self.image_ = show_image(
+            self.ax_, image, percentiles=percentiles, pixel_size=pixel_size, unit=unit
+        )
+        self._draw(prepared)
+        if self.title is not None:
+            self.ax_.set_title(self.title)
+        return self
