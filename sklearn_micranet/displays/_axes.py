@@ -13,6 +13,9 @@ CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7
 HIT, MISS, FALSE_ALARM = "#56B4E9", "#F0E442", "#D55E00"
 
 
+_LEGEND_COLUMN = 1.2  # inches
+
+
 def pyplot():
     """Import matplotlib.pyplot, or say how to install it."""
     return import_extra("matplotlib.pyplot", "plot")
@@ -89,8 +92,10 @@ def several_axes(ax, n_axes, *, n_columns, aspect=1.0, width=2.0, height_ratios=
     return axes[:n_axes]
 
 
-def legend_below(ax, handles, n_columns=3):
-    """Put a legend below an image, where it covers nothing."""
+def legend_below(ax, handles):
+    """Put a legend below an image, where it covers nothing, in as many columns as there is room."""
+    width = ax.get_window_extent().width / ax.figure.dpi
+    n_columns = max(1, int(width / _LEGEND_COLUMN))
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 0.3}
     columns = min(len(handles), n_columns)
     return ax.legend(handles=handles, ncols=columns, frameon=False, fontsize="small", **place)

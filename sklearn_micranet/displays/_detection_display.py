@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import check_scalar
 
-from ._axes import FALSE_ALARM, HIT, MISS, class_style, dark_casing, legend_below, pyplot
+from ._axes import FALSE_ALARM, HIT, MISS, class_style, dark_casing, pyplot
 from ._estimators import check_names, map_names, respond
 from ._image import pick_sample
 from ._image_display import ImageDisplay
@@ -34,8 +34,8 @@ class DetectionDisplay(ImageDisplay):
     max_distance : float, default=None
         Largest distance in px between a detection and its true position, inclusive.
     class_names : array-like of str of shape (n_maps,), default=None
-        Names for the legend. They are written beside the marks where several classes are compared
-        with true positions, as the colours do not tell them then.
+        Names for the legend. Where several classes are compared with true positions, they are
+        written beside the marks, as the colours do not tell them then.
     title : str, default=None
         Title of the axes.
 
@@ -195,7 +195,7 @@ class DetectionDisplay(ImageDisplay):
         return display.plot(ax, **plot_params)
 
     def _prepare(self, size, map_index):
-        """Return the rows drawn, of the parts by their names, and a name for each class."""
+        """Return the rows drawn, by the names or classes of what they are, and class names."""
         found = check_points(self.detections, "detections", (3, 4))
         is_compared = self.points_true is not None
         true = check_points(self.points_true if is_compared else [], "points_true", (3,))
@@ -213,22 +213,25 @@ class DetectionDisplay(ImageDisplay):
         if map_index is not None:
             found, true = (rows[rows[:, 0] == map_index] for rows in (found, true))
         if is_compared:
-            return compare_points(found, true, self.max_distance), names
-        return {k: found[found[:, 0] == k] for k in np.unique(found[:, 0]).astype(int)}, names
+            parts = compare_points(found, true, self.max_distance)
+        else:
+            parts = {k: found[found[:, 0] == k] for k in np.unique(found[:, 0]).astype(int)}
+        return parts, names, map_index is None
 
     def _draw(self, prepared):
-        parts, names = prepared
+        parts, names, is_any_class = prepared
         self.ax_.autoscale(False)  # a circle may reach beyond the image
         self.marks_, self.circles_ = {}, {}
         if self.points_true is None:
             for k, rows in parts.items():
                 self.marks_[names[k]] = self._draw_crosses(rows, *class_style(k), names[k])
-            if self.marks_ and (len(names) > 1 or self.class_names is not None):
-                legend_below(self.ax_, [*self.marks_.values()])
-        else:
-            self._draw_compared(parts)
-            shown = [parts[name] for name in ("matched", "missed", "false alarm")]
-            self._write_names(np.concatenate(shown), names)
+            is_told = len(names) > 1 or self.class_names is not None
+            return [*self.marks_.values()] if is_told else []
+        if len(names) > 1 and is_any_class:
+            self._write_names(np.concatenate([parts["matched"], parts["false alarm"]]), names)
+            # Where an object is taken for one of another class, both names can be read.
+            self._write_names(parts["missed"], names, is_left=True)
+        return self._draw_compared(parts)
 
     def _draw_compared(self, parts):
         from matplotlib.collections import LineCollection
@@ -243,14 +246,8 @@ class DetectionDisplay(ImageDisplay):
         n = {name: len(rows) for name, rows in parts.items()}
         for name, colour in (("matched", HIT), ("false alarm", FALSE_ALARM)):
             self.marks_[name] = self._draw_crosses(parts[name], colour, False, f"{name}: {n[name]}")
-        legend_below(
-            self.ax_,
-            [
-                self.marks_["matched"],
-                self._draw_missed(parts["missed"], f"missed: {n['missed']}"),
-                self.marks_["false alarm"],
-            ],
-        )
+        missed = self._draw_missed(parts["missed"], f"missed: {n['missed']}")
+        return [self.marks_["matched"], missed, self.marks_["false alarm"]]
 
     def _draw_crosses(self, rows, colour, is_upright, label):
         return self.ax_.scatter(
@@ -299,17 +296,11 @@ class DetectionDisplay(ImageDisplay):
         )
         return self.ax_.add_collection(circles, autolim=False)
 
-    def _write_names(self, rows, names):
-        """Name the class beside each mark where there are several."""
-        if len(np.unique(rows[:, 0])) < 2:
-            return
+    def _write_names(self, rows, names, is_left=False):
+        """Write the class beside each mark, as the colour does not tell it."""
+        side = {"ha": "right", "va": "top"} if is_left else {"ha": "left", "va": "bottom"}
+        style = {"color": "white", "size": "small", "path_effects": dark_casing(0.5)}
+        offset = (-4, -3) if is_left else (4, 3)
         for k, y, x in rows:
-            place = {"xytext": (5, 4), "textcoords": "offset points"}
-            self.ax_.annotate(
-                names[int(k)],
-                (x, y),
-                color="white",
-                size="small",
-                path_effects=dark_casing(0.5),
-                **place,
-            )
+            name = names[int(k)]
+            self.ax_.annotate(name, (x, y), offset, textcoords="offset points", **side, **style)

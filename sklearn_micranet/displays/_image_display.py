@@ -4,7 +4,7 @@ from numbers import Integral
 
 from sklearn.utils import check_scalar
 
-from ._axes import pyplot, single_axes
+from ._axes import legend_below, pyplot, single_axes
 from ._image import check_image, check_percentiles, check_scale, show_image
 
 
@@ -13,7 +13,7 @@ class ImageDisplay:
 
     A subclass has the attributes `image` and `title`, and two methods: ``_prepare(size,
     map_index)`` checks the rest against the image's (height, width) and returns what
-    ``_draw(prepared)`` draws on `ax_`.
+    ``_draw(prepared)`` draws on `ax_`. The latter returns the handles of the legend.
     """
 
     def plot(
@@ -25,6 +25,7 @@ class ImageDisplay:
         percentiles=(0.1, 99.9),
         pixel_size=None,
         unit="um",
+        legend=True,
     ):
         """Draw the image and what was found in it.
 
@@ -43,6 +44,8 @@ class ImageDisplay:
             Width of a pixel, in `unit`, for the scale bar. ``None`` draws none.
         unit : {"nm", "um"}, default="um"
             Unit of `pixel_size`.
+        legend : bool, default=True
+            Whether to draw a legend below the image.
 
         Returns
         -------
@@ -61,7 +64,9 @@ class ImageDisplay:
         self.image_ = show_image(
             self.ax_, image, percentiles=percentiles, pixel_size=pixel_size, unit=unit
         )
-        self._draw(prepared)
+        handles = self._draw(prepared)
+        if legend and handles:
+            legend_below(self.ax_, handles)
         if self.title is not None:
             self.ax_.set_title(self.title)
         return self

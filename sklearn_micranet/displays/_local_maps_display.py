@@ -86,7 +86,7 @@ class LocalMapsDisplay:
         self.title = title
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, sample=0, ax=None, **plot_params):
+    def from_estimator(cls, estimator, X, *, sample=0, class_names=None, ax=None, **plot_params):
         """Compute the maps of one image and draw them.
 
         Parameters
@@ -97,6 +97,8 @@ class LocalMapsDisplay:
             Images.
         sample : int, default=0
             Which image is drawn; no other is computed.
+        class_names : array-like of str of shape (n_maps,), default=None
+            Names for the title of the image. ``None`` takes those of the estimator, if it has any.
         ax : matplotlib Axes or array-like of these, default=None
             One is split; ``None`` makes a new figure.
         **plot_params : dict
@@ -115,7 +117,7 @@ class LocalMapsDisplay:
             maps,
             feature_map=None if feature_map is None else np.asarray(feature_map[0]),
             layer_names=getattr(local_maps, "layer_names", None),
-            class_names=map_names(estimator, len(maps)),
+            class_names=map_names(estimator, len(maps)) if class_names is None else class_names,
             title=f"image {sample}",
         )
         return display.plot(ax, **plot_params)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils import check_scalar
 
-from ._axes import FALSE_ALARM, HIT, MISS, class_style, legend_below, pyplot
+from ._axes import FALSE_ALARM, HIT, MISS, class_style, pyplot
 from ._estimators import check_names, map_names, respond
 from ._image import image_like, pick_sample
 from ._image_display import ImageDisplay
@@ -94,6 +94,7 @@ class MaskDisplay(ImageDisplay):
         *,
         sample=0,
         response_method="predict",
+        class_names=None,
         ax=None,
         **plot_params,
     ):
@@ -111,6 +112,8 @@ class MaskDisplay(ImageDisplay):
             Which image is drawn; no other is computed.
         response_method : str, default="predict"
             "predict" for masks, "predict_instances" for instances.
+        class_names : array-like of str of shape (n_maps,), default=None
+            Names for the legend. ``None`` takes those of the estimator, if it has any.
         ax : matplotlib Axes, default=None
             Axes to draw on; ``None`` makes a new figure.
         **plot_params : dict
@@ -128,7 +131,7 @@ class MaskDisplay(ImageDisplay):
             image_like(image, masks.shape[-2:]),
             masks,
             masks_true=true,
-            class_names=map_names(estimator, len(masks)),
+            class_names=map_names(estimator, len(masks)) if class_names is None else class_names,
             title=f"image {sample}",
         )
         return display.plot(ax, **plot_params)
@@ -211,8 +214,7 @@ class MaskDisplay(ImageDisplay):
                 handles.append(Patch(edgecolor=edge, facecolor=face, linewidth=2, label=part.label))
         if overlay.any():
             self.overlay_ = self.ax_.imshow(overlay, interpolation="nearest")
-        if handles:
-            legend_below(self.ax_, handles)
+        return handles
 
 
 _Part = namedtuple("_Part", "name labels colour opacity is_outlined label")

@@ -71,7 +71,7 @@ def test_compared_with_true_positions():
     ends = [segment.tolist() for segment in pairs.get_segments()]
     assert ends == [[[11, 10], [15, 13]], [[25, 25], [26, 25]]]
     names = [text.get_text() for text in display.ax_.texts]
-    assert names == ["class 0", "class 2", "class 1", "class 0"]
+    assert names == ["class 0", "class 2", "class 0", "class 1"]
 
 
 def test_circles_have_the_radius_of_max_distance_on_the_screen():

@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import same_color, to_rgba
@@ -128,6 +129,21 @@ def test_nothing_predicted_and_nothing_true():
     assert MaskDisplay.from_predictions(IMAGES[:1], nothing).outlines_ == {}
 
 
+def test_no_legend_where_none_is_wanted():
+    masks = np.ones((2, 2, 10, 12), bool)
+    assert MaskDisplay.from_predictions(IMAGES, masks, legend=False).ax_.get_legend() is None
+
+
+def test_the_legend_is_as_wide_as_there_is_room():
+    masks = np.ones((2, 9, 10, 12), bool)
+    _, axes = plt.subplots(1, 4, figsize=(8, 2))
+    for ax, n_columns in [(None, 3), (axes[0], 1)]:
+        display = MaskDisplay.from_predictions(IMAGES, masks, ax=ax)
+        display.figure_.canvas.draw()
+        texts = display.ax_.get_legend().get_texts()
+        assert len({round(text.get_window_extent().x0) for text in texts}) == n_columns
+
+
 def test_images_of_different_size():
     images = [np.zeros((4, 5)), np.zeros((8, 3, 3), np.uint8)]
     masks = [np.ones((1, 4, 5), bool), np.ones((1, 8, 3), bool)]
@@ -162,6 +178,8 @@ def test_from_an_estimator(in_pipeline):
     display = MaskDisplay.from_estimator(estimator, IMAGES, sample=0)
     np.testing.assert_array_equal(display.masks, [IMAGES[0] > threshold])
     assert list(display.outlines_) == ["cell"]
+    display = MaskDisplay.from_estimator(estimator, IMAGES, class_names=["nucleus"])
+    assert list(display.outlines_) == ["nucleus"]
     last = estimator[-1] if in_pipeline else estimator
     assert last.n_seen_ == 1
     display = MaskDisplay.from_estimator(
