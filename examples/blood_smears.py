@@ -41,6 +41,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
+from sklearn_micranet.displays import DetectionDisplay
 from sklearn_micranet.images import extract_crops, read_images
 from sklearn_micranet.metrics import detection_scores
 
@@ -172,21 +173,17 @@ print(f"{'stain':48} {detection_columns(by_stain.predict(stain[test]))}")
 # %%
 # What it looks like
 # ------------------
-# A cross inside a circle counts as found; the first three test images.
-figure, axes = plt.subplots(3, len(RATIOS) + 1, figsize=(15, 9), layout="constrained")
+# The first three test images. A cross inside a circle counts as found.
+shown = test[:3]
+figure, axes = plt.subplots(3, len(RATIOS) + 1, figsize=(15, 11), layout="constrained")
 for ratio, column in zip(RATIOS, axes.T[:-1], strict=True):
+    found = pipes[ratio, 0].predict(scaled[shown])
+    truth = {"points_true": [points[i] for i in shown], "max_distance": MAX_DISTANCE}
+    for i, ax in enumerate(column):
+        DetectionDisplay.from_predictions(images[shown], found, sample=i, ax=ax, **truth)
     column[0].set_title(f"1:{ratio}")
-    found = pipes[ratio, 0].predict(scaled[test[:3]])
-    for ax, i, objects in zip(column, test[:3], found, strict=True):
-        ax.imshow(images[i])
-        ax.autoscale(False)  # a circle may reach beyond the border
-        for _, y_centre, x_centre in points[i]:
-            circle = plt.Circle((x_centre, y_centre), MAX_DISTANCE, fill=False, ec="lime", lw=2)
-            ax.add_patch(circle)
-        ax.plot(objects[:, 2], objects[:, 1], "x", c="black", ms=12, mew=3)
 axes[0, -1].set_title(f"feature map, 1:{RATIOS[-1]}")
-for ax, maps in zip(axes[:, -1], pipes[RATIOS[-1], 0][:2].transform(scaled[test[:3]]), strict=True):
+for ax, maps in zip(axes[:, -1], pipes[RATIOS[-1], 0][:2].transform(scaled[shown]), strict=True):
     ax.imshow(maps[0], cmap="magma")
-for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 figure.savefig(options.figure, dpi=80)

@@ -36,6 +36,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
+from sklearn_micranet.displays import LocalMapsDisplay, MaskDisplay
 from sklearn_micranet.images import extract_crops
 from sklearn_micranet.metrics import (
     detection_scores,
@@ -131,16 +132,15 @@ for name, found in predicted.items():
 # %%
 # What it looks like
 # ------------------
+# Of the masks: pixels found, missed, and found where there is no nucleus.
 feature_maps = pipe[:2].transform(scaled[test])
-figure, axes = plt.subplots(3, 5, figsize=(15, 9), layout="constrained")
-for row, i in zip(axes, (0, 1, 2), strict=True):
-    for ax in row:
-        ax.imshow(images[test[i]], cmap="gray")
-        ax.set(xticks=[], yticks=[])
-    row[0].contour(masks[test[i], 0], levels=[0.5], colors="lime", linewidths=1)
-    row[1].imshow(feature_maps[i][0], cmap="magma")
-    for ax, found in zip(row[2:], predicted.values(), strict=True):
-        ax.contour(found[i, 0], levels=[0.5], colors="orange", linewidths=1)
-for ax, title in zip(axes[0], ["truth", "feature map", *predicted], strict=True):
-    ax.set_title(title)
+figure, axes = plt.subplots(3, 6, figsize=(18, 10), layout="constrained")
+for i, row in enumerate(axes):
+    LocalMapsDisplay.from_predictions(
+        images[test], local_maps, feature_maps=feature_maps, sample=i, layers=["L8"], ax=row[:3]
+    )
+    for ax, (name, found) in zip(row[3:], predicted.items(), strict=True):
+        MaskDisplay.from_predictions(
+            images[test], found, masks_true=masks[test], sample=i, ax=ax
+        ).ax_.set_title(name)
 figure.savefig(options.figure, dpi=80)

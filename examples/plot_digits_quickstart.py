@@ -20,7 +20,6 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import hamming_loss
@@ -34,6 +33,7 @@ from sklearn_micranet import (
     ThresholdSegmenter,
 )
 from sklearn_micranet.datasets import make_digit_canvases
+from sklearn_micranet.displays import DetectionDisplay, LocalMapsDisplay, MaskDisplay
 from sklearn_micranet.metrics import (
     detection_scores,
     dice_score,
@@ -112,43 +112,22 @@ print(f"\nTraining and evaluation: {perf_counter() - start:.0f} s")
 # %%
 # What the network has seen
 # -------------------------
-# Maps are shown for one class, written on the left; masks and detections for all classes. A cross
-# is a detection, a circle the true position, each in the colour of its class.
-COLOURS = plt.get_cmap("tab10").colors
-LAYERS = ("L2", "L5", "L8")
+# Maps are shown for one class, masks and detections for all classes. A cross is a detection, a
+# circle the distance within which it counts as that of a digit.
 samples = [i for i, points in enumerate(test.points) if len(points) >= 3][:3]
 
-figure, axes = plt.subplots(len(samples), 7, figsize=(14, 2.1 * len(samples)), layout="constrained")
-titles = [
-    "image",
-    *(f"local map {layer}" for layer in LAYERS),
-    "feature map",
-    "masks",
-    "detections",
-]
-for ax, title in zip(axes[0], titles, strict=True):
-    ax.set_title(title)
+figure, axes = plt.subplots(len(samples), 7, figsize=(14, 2.3 * len(samples)), layout="constrained")
 for row, i in zip(axes, samples, strict=True):
     shown = int(test.points[i][0, 0])
-    maps = local_maps[i][shown]
-    for ax in row[[0, 5, 6]]:
-        ax.imshow(test.images[i], cmap="gray", vmin=0, vmax=1)
-    for ax, layer in zip(row[1:4], LAYERS, strict=True):
-        ax.imshow(maps[local_maps.layer_names.index(layer)], cmap="magma", vmin=0, vmax=1)
-    row[4].imshow(pipe[:2].transform(test.images[[i]])[0][shown], cmap="magma", vmin=0)
-    for k in range(10):
-        if masks[i, k].any():
-            row[5].contour(masks[i, k], levels=[0.5], colors=[COLOURS[k]], linewidths=1.5)
-            row[5].imshow(
-                np.where(masks[i, k], 1.0, np.nan), cmap=ListedColormap([COLOURS[k]]), alpha=0.4
-            )
-    for k, y, x in test.points[i]:
-        row[6].scatter(x, y, s=200, facecolors="none", edgecolors=[COLOURS[int(k)]], linewidths=1.5)
-    for k, y, x, _ in detections[i]:
-        row[6].scatter(x, y, s=60, marker="x", color=[COLOURS[int(k)]], linewidths=2)
-        row[6].annotate(int(k), (x, y), xytext=(6, 6), textcoords="offset points", color="white")
-    row[0].set_ylabel(f'"{shown}"', rotation=0, fontsize=14, labelpad=14, va="center")
-for ax in axes.flat:
-    ax.set(xticks=[], yticks=[])
+    LocalMapsDisplay.from_estimator(
+        pipe, test.images, sample=i, map_index=shown, layers=["L2", "L5", "L8"], ax=row[:5]
+    )
+    named = {"sample": i, "class_names": range(10)}
+    MaskDisplay.from_predictions(test.images, masks, ax=row[5], **named)
+    DetectionDisplay.from_predictions(
+        test.images, detections, points_true=test.points, max_distance=14, ax=row[6], **named
+    )
+    row[5].set_title("masks")
+    row[6].set_title("detections")
 figure.savefig("quickstart.png", dpi=120)
 plt.show()

@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from _new_microscope import (
     DEPTHS,
+    MAX_DISTANCE,
     N_CLASSES,
     N_IMAGES,
     detection_f1,
@@ -33,7 +34,8 @@ from _new_microscope import (
     strategies,
     train,
 )
-from matplotlib.colors import ListedColormap
+
+from sklearn_micranet.displays import DetectionDisplay
 
 SEED = 0
 start = perf_counter()
@@ -80,32 +82,11 @@ print(f"all: {perf_counter() - start:.0f} s")
 # %%
 # What the network finds before and after
 # ---------------------------------------
-# An outline is a mask, a number in a disc a detection, in the colour of its class. On the left, the
-# discs are the truth, which no network was shown.
-COLOURS = plt.get_cmap("tab10").colors
-
-
-def draw_findings(ax, classifier, image):
-    pipe = make_pipeline(classifier).fit(image[np.newaxis])
-    (masks,) = pipe[:-1].predict(image[np.newaxis])
-    (detections,) = pipe.predict(image[np.newaxis])
-    for k in range(N_CLASSES):
-        if masks[k].any():
-            ax.contour(masks[k], levels=[0.5], colors=[COLOURS[k]], linewidths=1.2)
-            overlay = np.where(masks[k], 1.0, np.nan)
-            ax.imshow(overlay, cmap=ListedColormap([COLOURS[k]]), alpha=0.35)
-    for k, y, x, _ in detections:
-        write_class(ax, k, y, x)
-
-
-def write_class(ax, k, y, x):
-    box = {"boxstyle": "circle,pad=0.15", "facecolor": COLOURS[int(k)], "edgecolor": "white"}
-    ax.text(x, y, int(k), color="white", weight="bold", ha="center", va="center", bbox=box)
-
-
+# A cross is a detection, a circle the distance within which it counts as that of a digit of its
+# class, written beside it. On the left, crosses are the truth, which no network was shown.
 n_digits = [len(points) for points in data.test_b.points]
 shown = [n_digits.index(n) for n in (1, 2, 3, 4)]  # the first test scenes of so many digits
-figure = plt.figure(figsize=(15, 9), layout="constrained")
+figure = plt.figure(figsize=(15, 11), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
 axes = left.subplots(len(shown), 4)
 titles = [
@@ -114,18 +95,21 @@ titles = [
     f"B, naive\n(F1 {f1_naive:.2f})",
     f"B, fine-tuned on 36 images\n(F1 {f1_searched:.2f})",
 ]
+scenes = data.test_b
+drawn = {"class_names": range(N_CLASSES), "percentiles": None}
+for row, i in zip(axes, shown, strict=True):
+    DetectionDisplay.from_predictions(scenes.seen_by_a, scenes.points, sample=i, ax=row[0], **drawn)
+    row[1].imshow(scenes.raw[i], cmap="gray", vmin=0, vmax=1)
+    row[1].set(xticks=[], yticks=[])
+    for ax, shown_classifier in zip(row[2:], (classifier, fine_tuned), strict=True):
+        pipe = make_pipeline(shown_classifier).fit(scenes.images)
+        DetectionDisplay.from_estimator(
+            pipe, scenes.images, scenes.points, max_distance=MAX_DISTANCE, sample=i, ax=ax, **drawn
+        )
+for ax in axes.flat:
+    ax.set_title("")
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title)
-for row, i in zip(axes, shown, strict=True):
-    row[0].imshow(data.test_b.seen_by_a[i], cmap="gray", vmin=0, vmax=1)
-    row[1].imshow(data.test_b.raw[i], cmap="gray", vmin=0, vmax=1)
-    for ax, shown_classifier in zip(row[2:], (classifier, fine_tuned), strict=True):
-        ax.imshow(data.test_b.images[i], cmap="gray", vmin=0, vmax=1)
-        draw_findings(ax, shown_classifier, data.test_b.images[i])
-    for k, y, x in data.test_b.points[i]:
-        write_class(row[0], k, y, x)
-for ax in axes.flat:
-    ax.set(xticks=[], yticks=[], xlim=(-0.5, 63.5), ylim=(63.5, -0.5))
 
 chart = right.subplots()
 chart.axhline(f1_a, color="black", linestyle="--")
