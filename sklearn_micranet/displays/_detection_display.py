@@ -244,9 +244,9 @@ class DetectionDisplay(ImageDisplay):
         self.circles_["matched"] = self._draw_circles(parts["matched true"], HIT, "-")
         self.circles_["missed"] = self._draw_circles(parts["missed"], MISS, "--")
         n = {name: len(rows) for name, rows in parts.items()}
+        missed = self._draw_missed(parts["missed"], f"missed: {n['missed']}")
         for name, colour in (("matched", HIT), ("false alarm", FALSE_ALARM)):
             self.marks_[name] = self._draw_crosses(parts[name], colour, False, f"{name}: {n[name]}")
-        missed = self._draw_missed(parts["missed"], f"missed: {n['missed']}")
         return [self.marks_["matched"], missed, self.marks_["false alarm"]]
 
     def _draw_crosses(self, rows, colour, is_upright, label):

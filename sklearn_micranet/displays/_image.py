@@ -40,7 +40,7 @@ def pick_sample(arrays, sample, name, n_samples=None):
 
 def image_like(image, size):
     """Return an image, unflattened where `size`, (height, width) of its maps, says how."""
-    if image.ndim == 1 and image.size % (size[0] * size[1]) == 0:
+    if image.ndim == 1 and all(size) and image.size % (size[0] * size[-1]) == 0:
         image = image.reshape(*size, -1)
     return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
 

@@ -7,6 +7,8 @@ from sklearn.utils import check_scalar
 from ._axes import legend_below, pyplot, single_axes
 from ._image import check_image, check_percentiles, check_scale, show_image
 
+_PX_PER_INCH = 150  # of a large image, so that its objects are larger than the lines
+
 
 class ImageDisplay:
     """An image with something drawn over it.
@@ -59,7 +61,9 @@ class ImageDisplay:
         image = check_image(self.image, channel)
         prepared = self._prepare(image.shape[:2], map_index)
 
-        self.ax_ = single_axes(ax, image.shape[0] / image.shape[1])
+        height, width = image.shape[:2]
+        inches = min(max(5.0, width / _PX_PER_INCH), 10.0)
+        self.ax_ = single_axes(ax, height / width, inches)
         self.figure_ = self.ax_.figure
         self.image_ = show_image(
             self.ax_, image, percentiles=percentiles, pixel_size=pixel_size, unit=unit

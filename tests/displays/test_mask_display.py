@@ -144,6 +144,13 @@ def test_the_legend_is_as_wide_as_there_is_room():
         assert len({round(text.get_window_extent().x0) for text in texts}) == n_columns
 
 
+@pytest.mark.parametrize(("n_px", "inches"), [(64, 5), (1200, 8), (3000, 10)])
+def test_large_images_get_large_figures(n_px, inches):
+    image = np.zeros((n_px // 2, n_px), np.uint8)
+    display = MaskDisplay(image, image[None] > 0).plot()
+    assert display.figure_.get_size_inches().tolist() == [inches, inches / 2]
+
+
 def test_images_of_different_size():
     images = [np.zeros((4, 5)), np.zeros((8, 3, 3), np.uint8)]
     masks = [np.ones((1, 4, 5), bool), np.ones((1, 8, 3), bool)]
@@ -196,6 +203,19 @@ def test_flattened_images():
 
     display = MaskDisplay.from_estimator(Masks(), IMAGES.reshape(2, -1), sample=1)
     np.testing.assert_array_equal(display.image_.get_array(), IMAGES[1])
+
+
+@pytest.mark.parametrize("n_found", [0, 3])
+def test_detections_instead_of_masks_are_refused(n_found):
+    class Detections(Threshold):
+        def predict(self, X):
+            return [np.zeros((n_found, 4))]
+
+    message = rf"must have shape \(n_maps, height, width\), .* Got \({n_found}, 4\) instead"
+    with pytest.raises(ValueError, match=message):
+        MaskDisplay.from_estimator(Detections(), IMAGES)
+    with pytest.raises(ValueError, match="An image must"):
+        MaskDisplay.from_estimator(Detections(), IMAGES.reshape(2, -1))
 
 
 def test_an_estimator_without_the_method_is_refused():
