@@ -1,25 +1,22 @@
 """Decode one image file, or only its header."""
 
-import math
+import io
 from contextlib import contextmanager
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 
-# Pages that Pillow can decode for tifffile, by their codes in the TIFF standard.
-_PILLOW_COMPRESSIONS = {5, 8}  # LZW; Deflate, of which one predictor needs imagecodecs
-# Photometric interpretation (1: 0 is black, 2: RGB), channels, dtype and bits.
-_PILLOW_KINDS = {
-    (1, 1, "uint8", 8),
-    (1, 1, "uint16", 16),
-    (1, 1, "float32", 32),
-    (2, 3, "uint8", 8),
-}
+from ._pillow_files import read_with_pillow
+from ._tiff_files import read_tiff
+
+SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # either byte order, small and large files
+_OTHER_STARTS = (b"\x89PNG", b"\xff\xd8\xff")
 
 
 def read_image(filename, plane=None, file=None):
-    """Return the image in a TIFF, PNG or JPEG file.
+    """Return the image in a TIFF, PNG, JPEG or another 8-bit file that Pillow reads.
 
     Parameters
     ----------
@@ -32,26 +29,51 @@ def read_image(filename, plane=None, file=None):
     Returns
     -------
     image : ndarray of shape (height, width) or (height, width, n_channels)
+        Of real, finite numbers in the machine's byte order.
     """
     with _named(filename):
-        if _is_tiff(filename):
-            return _read_tiff(file or filename, plane, header_only=False)
-        import imageio.v3 as imageio
-
-        _check_no_plane(plane)
-        return imageio.imread(file or filename, plugin="pillow")
+        image = _read(filename, plane, file, header_only=False)
+        _check_dtype(image.dtype)
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            n_pixels = np.count_nonzero(~np.isfinite(image))
+            raise ValueError(
+                f"{n_pixels} of its pixels are NaN or infinite. Replace them, "
+                "or leave the file out with on_error='skip'."
+            )
+        return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def read_header(filename, plane=None):
     """Return the shape and dtype of the image in a file without decoding its pixels."""
     with _named(filename):
-        if _is_tiff(filename):
-            return _read_tiff(filename, plane, header_only=True)
-        import imageio.v3 as imageio
+        shape, dtype = _read(filename, plane, None, header_only=True)
+        _check_dtype(dtype)
+        return shape, np.dtype(dtype).newbyteorder("=")
 
-        _check_no_plane(plane)
-        properties = imageio.improps(filename, plugin="pillow")
-        return properties.shape, properties.dtype
+
+def _read(filename, plane, file, header_only):
+    if _is_tiff(filename, file):
+        return read_tiff(file or filename, plane, header_only)
+    if plane is not None:
+        raise ValueError(f"plane={plane} chooses among the planes of TIFF files only.")
+    return read_with_pillow(file or filename, header_only)
+
+
+def _is_tiff(filename, file):
+    """Tell from the first bytes; of a file without any that are known, from its name."""
+    if file is None:
+        with open(filename, "rb") as opened:
+            start = opened.read(4)
+    else:
+        start = file.read(4)
+        file.seek(-len(start), io.SEEK_CUR)
+    is_named_tiff = Path(filename).suffix.lower() in {".tif", ".tiff"}
+    return start in _TIFF_STARTS or (is_named_tiff and not start.startswith(_OTHER_STARTS))
+
+
+def _check_dtype(dtype):
+    if np.dtype(dtype).kind not in "buif":
+        raise ValueError(f"its pixels are of the dtype {dtype}, which is not real.")
 
 
 @contextmanager
@@ -59,93 +81,7 @@ def _named(filename):
     try:
         yield
     except Exception as error:  # The readers raise whatever a damaged file leads them to.
-        cause = error
-        while cause.__cause__ and "`pillow`" in str(cause):  # imageio's words hide Pillow's reason.
-            cause = cause.__cause__
-        reason = str(cause).partition("\n")[0] or type(cause).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if type(error).__name__ == "DecompressionBombError":
+            reason += " If you trust it, set PIL.Image.MAX_IMAGE_PIXELS = None first."
         raise ValueError(f"{filename} cannot be read: {reason}") from error
-
-
-def _is_tiff(filename):
-    return Path(filename).suffix.lower() in {".tif", ".tiff"}
-
-
-def _check_no_plane(plane):
-    if plane is not None:
-        raise ValueError(f"plane={plane} chooses among the planes of TIFF files only.")
-
-
-def _read_tiff(file, plane, header_only):
-    import tifffile
-
-    with tifffile.TiffFile(file) as tif:
-        pages = _select_pages(tif, plane)
-        axes, shape = pages[0].axes, pages[0].shape
-        if axes not in ("YX", "YXS", "SYX") or (len(pages) > 1 and axes != "YX"):
-            raise ValueError(f"its planes have the axes {axes}, which are no image.")
-        needs_pillow = _needs_pillow(tif, pages[0].keyframe)
-        if header_only:
-            if axes == "SYX":
-                shape = (*shape[1:], shape[0])
-            return (shape if len(pages) == 1 else (*shape, len(pages))), pages[0].dtype
-        if needs_pillow:
-            import imageio.v3 as imageio
-
-            return imageio.imread(file, plugin="pillow")
-        planes = [page.asarray() for page in pages]
-    if len(planes) > 1:
-        return np.stack(planes, axis=-1)
-    return np.moveaxis(planes[0], 0, -1) if axes == "SYX" else planes[0]
-
-
-def _needs_pillow(tif, page):
-    """Whether Pillow must decode the only page, because tifffile would need imagecodecs."""
-    try:
-        page.decode(b"", 0)
-    except Exception as error:  # Any other decoder only complains that there is nothing to decode.
-        if "imagecodecs" in str(error) or isinstance(error, ImportError):
-            if len(tif.pages) == 1 and _pillow_decodes(tif.byteorder, page):
-                return True
-            raise ValueError(
-                f"its encoding ({page.compression.name}, {page.bitspersample} bits) requires "
-                "imagecodecs, which cannot be imported. "
-                'Install it with: pip install "sklearn-micranet[tiff]"'
-            ) from error
-    page.decode(None, 0)  # Raises an error where no package would help.
-    return False
-
-
-def _pillow_decodes(byteorder, page):
-    """Whether Pillow reads what tifffile would: other pages it turns, inverts or converts."""
-    from PIL import Image
-
-    kind = (page.photometric, page.samplesperpixel, page.dtype.name, page.bitspersample)
-    return (
-        page.compression in _PILLOW_COMPRESSIONS
-        and page.imagewidth * page.imagelength <= (Image.MAX_IMAGE_PIXELS or math.inf)
-        and kind in _PILLOW_KINDS
-        and byteorder == "<"  # It swaps some bytes wrongly.
-        and page.tags.valueof("Orientation", 1) == 1
-    )
-
-
-def _select_pages(tif, plane):
-    """Return the one page of the plane, or one page per channel."""
-    if isinstance(plane, Integral):
-        return [tif.pages[int(plane)]]
-    series, chosen = tif.series[0], plane or {}
-    n_axes = len(series.axes) - len(series.keyframe.axes)
-    axes, sizes = series.axes[:n_axes], series.shape[:n_axes]
-    if not set(chosen) <= set(axes):
-        raise ValueError(f"plane={plane} names axes that are not among its axes {axes!r}.")
-    left = {axis for axis, n in zip(axes, sizes, strict=True) if axis not in chosen and n > 1}
-    if len(tif.series) > 1 or not left <= {"C"}:
-        raise ValueError(
-            f"it holds several planes (axes {axes!r} of sizes {sizes}, {len(tif.pages)} pages); "
-            "choose one with plane."
-        )
-    if len(series.pages) < np.prod(sizes):
-        raise ValueError("its planes are stored as one block; open it with tifffile.memmap.")
-    pages = np.arange(len(series.pages)).reshape(sizes)
-    selected = pages[tuple(chosen.get(axis, slice(None)) for axis in axes)]
-    return [series.pages[int(page)] for page in selected.ravel()]
