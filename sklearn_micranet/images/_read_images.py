@@ -1,10 +1,8 @@
 """Images in files, and the labels beside them, as X and y."""
 
-import csv
 import glob
 import os
 import warnings
-from contextlib import suppress
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -15,9 +13,8 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sklearn_micranet._stack._lazy_stack import LazyStack
 
-from ._image_files import read_header, read_image
-
-_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
+from ._image_files import SUFFIXES, read_header, read_image
+from ._label_table import LabelTable, file_key
 
 
 @validate_params(
@@ -111,14 +108,12 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     >>> X.shape, y.tolist()
     ((3, 4, 5), ['empty', 'cells', 'cells'])
     """
-    rows, names = (None, None) if labels is None else _read_rows(labels)
+    table = None if labels is None else LabelTable(labels)
     filenames, headers, skipped = [], [], []
-    for filename in _find_files(paths, rows):
+    for filename in _find_files(paths, table):
         try:
-            if rows is not None and "" in rows.get(Path(filename).name, [""]):
-                raise ValueError(
-                    f"{filename} has no label in {labels}: its row is missing or has an empty cell."
-                )
+            if table is not None:
+                table.check(filename)
             if on_error == "skip":
                 image = read_image(filename, plane)
                 header = image.shape, image.dtype
@@ -133,16 +128,15 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
             headers.append(header)
     if skipped or not filenames:
         _report(skipped, filenames)
+    _check_channels(filenames, [shape for shape, _ in headers])
 
-    is_ragged = len(set(headers)) > 1
-    targets, target_names = (None, None)
-    if rows is not None:
-        targets, target_names = _targets([rows[Path(name).name] for name in filenames], names)
+    header = headers[0] if len(set(headers)) == 1 else None
+    targets, target_names = (None, None) if table is None else table.targets(filenames)
     return Bunch(
         images=LazyStack(
             filenames,
-            partial(_read_batch, plane=plane, is_ragged=is_ragged),
-            item_shape=None if is_ragged else headers[0][0],
+            partial(_read_batch, plane=plane, header=header),
+            item_shape=header and header[0],
             dtype=np.result_type(*(dtype for _, dtype in headers)),
         ),
         labels=targets,
@@ -152,30 +146,30 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     )
 
 
-def _find_files(paths, rows):
-    """Return the files that `paths` mean, and those of `rows` that one folder should hold."""
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+def _find_files(paths, table):
+    """Return the files that `paths` mean, and those of the table that one folder should hold."""
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     filenames = []
     for path in map(Path, paths):
         if path.is_dir():
             found = _only_images(path.iterdir())
-            if rows is not None and len(paths) == 1:
-                found |= {str(path / name) for name in rows}  # A missing one fails when read.
+            if table is not None and len(paths) == 1:
+                found |= _missing_files(path, found, table)
         elif glob.has_magic(str(path)) and not path.exists():
             found = glob.iglob(str(path), recursive=True)
             names_a_suffix = path.suffix and not glob.has_magic(path.suffix)
-            found = set(found) if names_a_suffix else _only_images(found)
+            found = _only_files(found) if names_a_suffix else _only_images(found)
         else:
             found = {str(path)}
         if not found:
             brackets = "[" in str(path) and not path.exists()
             raise FileNotFoundError(
-                f"{path} must be an image, a pattern or a folder of {', '.join(sorted(_SUFFIXES))} "
+                f"{path} must be an image, a pattern or a folder of {', '.join(sorted(SUFFIXES))} "
                 "files. Got no such file."
                 + (" Pass brackets that belong to a name through glob.escape." if brackets else "")
             )
         filenames.extend(sorted(found))
-    if rows is not None and len({Path(name).name for name in filenames}) < len(filenames):
+    if table is not None and len(set(map(file_key, filenames))) < len(filenames):
         raise ValueError(
             "Files must differ in name, or their labels cannot be told apart. Got files of the "
             "same name from several folders; read one folder at a time."
@@ -183,41 +177,33 @@ def _find_files(paths, rows):
     return filenames
 
 
-def _only_images(files):
-    return {str(file) for file in files if Path(file).suffix.lower() in _SUFFIXES}
+def _only_files(paths):
+    """Leave out folders, and hidden files, such as the ``._a.tif`` that macOS adds to copies."""
+    return {str(p) for p in map(Path, paths) if not p.name.startswith(".") and p.is_file()}
 
 
-def _read_rows(path):
-    """Return the cells of each row by file name, and the names of their columns."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
-    cells = {Path(row[0]).name: row[1:] for row in rows}
-    if len(header) < 2 or any(len(row) != len(header) for row in rows):
+def _only_images(paths):
+    return _only_files(path for path in paths if Path(path).suffix.lower() in SUFFIXES)
+
+
+def _missing_files(folder, found, table):
+    """Return what the table names and the folder lacks, which fails when it is read."""
+    found = set(map(file_key, found))
+    missing = {key for key in table.names if key not in found and not key.startswith(".")}
+    return {str(folder / key) for key in missing}
+
+
+def _check_channels(filenames, shapes):
+    """Raise a ValueError that names a file of each number of channels, if there are several."""
+    by_channels = {}
+    for filename, shape in zip(filenames, shapes, strict=True):
+        by_channels.setdefault(shape[2] if len(shape) > 2 else 1, []).append(filename)
+    if len(by_channels) > 1:
+        got = "; ".join(f"{n} in {len(f)}, such as {f[0]}" for n, f in by_channels.items())
         raise ValueError(
-            f"{path} must have a header and rows of the same length, separated by commas: the "
-            "file name and either one column named label or one column per class."
+            "All files must have the same number of channels, 1 if they are grey. Got "
+            f"{got} instead. Read them apart, or save them alike."
         )
-    if len(cells) < len(rows):
-        raise ValueError(f"{path} must have one row per file name. Got a name twice instead.")
-    return cells, header[1:]
-
-
-def _targets(rows, names):
-    """Turn the cells of the CSV file into y and the names of its classes."""
-    cells = np.array(rows)
-    if names == ["label"]:
-        labels = cells[:, 0]
-        if all(label.removeprefix("-").isdecimal() for label in labels):
-            with suppress(OverflowError):  # Longer numbers, such as identifiers, stay strings.
-                labels = labels.astype(np.int64)
-        return labels, [str(label) for label in np.unique(labels)]
-    if not np.isin(cells, ["0", "1"]).all():
-        raise ValueError(
-            f"The columns {', '.join(names)} must hold 0 or 1. Got other values instead; a single "
-            "column of classes must be named label."
-        )
-    labels = cells.astype(np.int64)
-    return labels[:, 0] if len(names) == 1 else labels, names
 
 
 def _report(skipped, filenames):
@@ -227,6 +213,14 @@ def _report(skipped, filenames):
     warnings.warn(f"{len(skipped)} file(s) skipped:\n{reasons}", UserWarning, stacklevel=4)
 
 
-def _read_batch(filenames, *, plane, is_ragged):
+def _read_batch(filenames, *, plane, header):
     images = [read_image(filename, plane) for filename in filenames]
-    return images if is_ragged else np.stack(images)
+    if header is None:
+        return images
+    for filename, image in zip(filenames, images, strict=True):
+        if (image.shape, image.dtype) != header:
+            raise ValueError(
+                f"{filename} has changed since read_images: its shape and dtype were {header[0]} "
+                f"and {header[1]}. Got {image.shape} and {image.dtype} instead."
+            )
+    return np.stack(images)
