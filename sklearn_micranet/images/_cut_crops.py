@@ -1,22 +1,55 @@
 """Read windows of images that may be large, of different sizes, or on disk."""
 
+import os
+
 import numpy as np
+from scipy.spatial import KDTree
 
 from sklearn_micranet._stack._lazy_stack import LazyStack
 
+_MAX_CHANNELS = 16
+
+
+def check_arrays(name, value, how="read_images(path).images"):
+    """Raise a TypeError if paths, or what was read from them, are passed for arrays.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the error.
+    value : object
+    how : str
+        What reads the arrays from a path.
+    """
+    if isinstance(value, dict):
+        raise TypeError(
+            f"{name} must be arrays. Got a {type(value).__name__} instead: pass its images."
+        )
+    is_one = isinstance(value, (str, os.PathLike)) or hasattr(value, "shape")
+    first = value if is_one else next(iter(value), None)
+    if isinstance(first, (str, os.PathLike)):
+        raise TypeError(f"{name} must be arrays. Got the path {str(first)!r} instead: pass {how}.")
+
 
 def shapes_and_dtype(images):
-    """Return the shape of every image and their dtype."""
+    """Return the shape of every image and their dtype, in the machine's byte order."""
     if getattr(images, "ndim", 1) > 1:
         shapes, dtypes = [tuple(images.shape[1:])] * images.shape[0], {images.dtype}
     else:
         read = [(tuple(image.shape), image.dtype) for image in map(_as_array, images)]
         shapes, dtypes = [shape for shape, _ in read], {dtype for _, dtype in read}
+    dtypes = {np.dtype(dtype).newbyteorder("=") for dtype in dtypes}
     if len({shape[2:] for shape in shapes}) != 1 or not 2 <= len(shapes[0]) <= 3:
         raise ValueError(
             "images must be at least one image of shape (height, width) or (height, width, "
             "n_channels), all with the same number of channels; pass a single image as [image]. "
             f"Got the shapes {sorted(set(shapes))} instead."
+        )
+    if shapes[0][2:] > (_MAX_CHANNELS,):
+        raise ValueError(
+            f"images must have their channels, at most {_MAX_CHANNELS}, on the last axis. Got an "
+            f"image of shape {shapes[0]} instead: move the channels with np.moveaxis, or pass the "
+            "planes of a stack as images of their own."
         )
     if len(dtypes) > 1:
         raise ValueError(
@@ -46,13 +79,35 @@ def _as_array(image):
     return image if hasattr(image, "shape") else np.asarray(image)
 
 
+def crops_overlap(positions, size):
+    """Whether two crops of one image share a pixel.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_crops, 3)
+        Image index, first row and first column, px; crops of one image follow each other.
+    size : tuple (height, width)
+        Of a crop, px.
+    """
+    corners = positions[:, 1:] * np.array(size)[::-1]  # in units of which a crop is `unit` wide
+    unit = size[0] * size[1]
+    for of_image in np.split(corners, np.flatnonzero(np.diff(positions[:, 0])) + 1):
+        if len(of_image) > 1:
+            # The nearest neighbour is the crop itself, which the second one is compared with.
+            distances, _ = KDTree(of_image).query(of_image, k=2, p=np.inf)
+            if (distances[:, 1] < unit).any():
+                return True
+    return False
+
+
 class CutCrops:
     """Cut the crops at given positions (a class, so that a lazy stack of crops can be pickled)."""
 
-    def __init__(self, images, size, image_shapes):
+    def __init__(self, images, size, image_shapes, dtype):
         self.images = images
         self.size = size
         self.image_shapes = image_shapes
+        self.dtype = dtype
 
     def __call__(self, positions):
         crops, opened = [None] * len(positions), None
@@ -65,7 +120,7 @@ class CutCrops:
             if (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) != self.size:  # mirrored
                 block = block[np.ix_(rows - rows.min(), columns - columns.min())]
             crops[place] = block
-        return np.stack(crops)
+        return np.stack(crops, dtype=self.dtype)
 
 
 def _visible(start, length, n_pixels):

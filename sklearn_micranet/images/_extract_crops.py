@@ -6,10 +6,17 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sklearn_micranet._labels._coverage import MIN_COVERAGE, is_covered
 from sklearn_micranet._stack._lazy_stack import LazyStack, n_samples
 
-from ._cut_crops import CutCrops, OneImage, shapes_and_dtype
-from ._weak_labels import check_objects, contain_boxes, contain_points, coverage, nearest_pixels
+from ._cut_crops import CutCrops, OneImage, check_arrays, crops_overlap, shapes_and_dtype
+from ._weak_labels import (
+    check_objects,
+    contain_boxes,
+    contain_points,
+    count_pixels,
+    nearest_pixels,
+)
 
 _CROPS_PER_BATCH = 32
 
@@ -19,7 +26,7 @@ _CROPS_PER_BATCH = 32
         "size": [Interval(Integral, 1, None, closed="left"), tuple],
         "step": [Interval(Integral, 1, None, closed="left"), tuple, None],
         "n_classes": [Interval(Integral, 1, None, closed="left"), None],
-        "min_coverage": [Interval(Real, 0, 1, closed="right")],
+        "min_coverage": [Interval(Real, 0, 1, closed="both")],
         "min_overlap": [Interval(Real, 0, 1, closed="right")],
         "center_on_points": ["boolean"],
         "min_foreground": [Interval(Real, 0, 1, closed="both")],
@@ -35,7 +42,7 @@ def extract_crops(
     boxes=None,
     points=None,
     n_classes=None,
-    min_coverage=0.01,
+    min_coverage=MIN_COVERAGE,
     min_overlap=0.05,
     center_on_points=False,
     foreground=None,
@@ -72,7 +79,7 @@ def extract_crops(
     n_classes : int, default=None
         Number of classes of boxes or points with a class index. ``None`` is the largest index + 1.
     min_coverage : float, default=0.01
-        Share of the crop that a mask must cover, in (0, 1].
+        Share of the crop that a mask must cover, in [0, 1]; it must have one pixel there at least.
     min_overlap : float, default=0.05
         Share of a box that the crop must hold, in (0, 1].
     center_on_points : bool, default=False
@@ -95,7 +102,12 @@ def extract_crops(
             Image index, row and column of each crop's first pixel, px; negative above or left of
             the image.
         groups : ndarray of shape (n_crops,), int64
-            Image index, for :class:`sklearn.model_selection.GroupKFold`.
+            Image index. Crops of one image are alike, and may show the same pixels: pass the
+            groups wherever crops are split, as in ``fit(crops.images, crops.labels,
+            groups=crops.groups)`` or :class:`sklearn.model_selection.GroupKFold`.
+        overlap : bool
+            Whether two crops share a pixel, which takes ``step < size`` or `center_on_points`.
+            (Crops that reach beyond the border repeat pixels of their neighbours in any case.)
         image_shapes : ndarray of shape (n_images, 2), int64
             Height and width of the images, px, for :func:`stitch_crops`.
 
@@ -103,6 +115,8 @@ def extract_crops(
     ------
     ValueError
         If images and annotations do not fit each other, or no crop is left.
+    TypeError
+        If paths are passed for arrays.
 
     See Also
     --------
@@ -133,6 +147,7 @@ def extract_crops(
            [20, 21, 22, 23]])
     """
     size, step = _check_window(size, step)
+    _check_arrays(images=images, masks=masks, foreground=foreground, boxes=boxes, points=points)
     shapes, dtype = shapes_and_dtype(images)
     image_shapes = [shape[:2] for shape in shapes]
     given = _check_annotations(
@@ -151,12 +166,13 @@ def extract_crops(
             corners = _center(corners, pixels[index], size)
         if foreground is not None:
             mask = OneImage(foreground, index)
-            shares = coverage(mask, corners, size, image_shape, "foreground")
-            corners = corners[shares.max(axis=1) >= min_foreground]
+            n_pixels = count_pixels(mask, corners, size, image_shape, "foreground")
+            corners = corners[n_pixels.max(axis=1) / np.prod(size) >= min_foreground]
         positions.append(np.insert(corners, 0, index, axis=1))
         if masks is not None:
-            shares = coverage(OneImage(masks, index), corners, size, image_shape, "masks")
-            labels.append(shares >= min_coverage)
+            mask = OneImage(masks, index)
+            n_pixels = count_pixels(mask, corners, size, image_shape, "masks")
+            labels.append(is_covered(n_pixels, np.prod(size), min_coverage))
         elif boxes is not None:
             labels.append(contain_boxes(corners, size, boxes[index], n_classes, min_overlap))
         elif points is not None:
@@ -164,6 +180,7 @@ def extract_crops(
             labels.append(found)
 
     positions = np.concatenate(positions)
+    may_overlap = center_on_points or step[0] < size[0] or step[1] < size[1]
     if not len(positions):
         raise ValueError(
             f"No crop has a foreground share of at least min_foreground={min_foreground}. Lower "
@@ -172,7 +189,7 @@ def extract_crops(
     return Bunch(
         images=LazyStack(
             positions,
-            CutCrops(images, size, image_shapes),
+            CutCrops(images, size, image_shapes, dtype),
             item_shape=(*size, *shapes[0][2:]),
             dtype=dtype,
             batch_size=_CROPS_PER_BATCH,
@@ -180,8 +197,17 @@ def extract_crops(
         labels=_join_labels(labels) if given else None,
         positions=positions,
         groups=positions[:, 0].copy(),
+        overlap=may_overlap and crops_overlap(positions, size),
         image_shapes=np.array(image_shapes),
     )
+
+
+def _check_arrays(**arguments):
+    for name, value in arguments.items():
+        if name in ("boxes", "points") and value is not None:
+            check_arrays(name, value, "one table of numbers per image")
+        elif value is not None:
+            check_arrays(name, value)
 
 
 def _check_window(size, step):

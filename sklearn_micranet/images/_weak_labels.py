@@ -3,8 +3,8 @@
 import numpy as np
 
 
-def coverage(mask, corners, size, image_shape, name):
-    """Return the share of each crop that is non-zero in `mask`.
+def count_pixels(mask, corners, size, image_shape, name):
+    """Return how many pixels of each crop are non-zero in `mask`.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def coverage(mask, corners, size, image_shape, name):
 
     Returns
     -------
-    shares : ndarray of shape (n_crops, n_classes), in [0, 1]
+    n_pixels : ndarray of int of shape (n_crops, n_classes)
     """
     if mask.shape[-2:] != image_shape or len(mask.shape) not in (2, 3):
         raise ValueError(
@@ -31,9 +31,12 @@ def coverage(mask, corners, size, image_shape, name):
     n_pixels = []
     for corner in corners:
         window = map(slice, np.maximum(corner, 0), corner + size)
-        n_pixels.append(np.count_nonzero(mask[(..., *window)], axis=(-2, -1)))
+        shown = mask[(..., *window)]
+        if shown.dtype.kind == "f" and np.isnan(shown).any():
+            raise ValueError(f"The {name} must hold no NaN, which is neither zero nor a class.")
+        n_pixels.append(np.count_nonzero(shown, axis=(-2, -1)))
     n_classes = mask.shape[0] if len(mask.shape) == 3 else 1
-    return np.reshape(n_pixels, (-1, n_classes)) / np.prod(size)
+    return np.reshape(n_pixels, (-1, n_classes)).astype(np.int64)
 
 
 def check_objects(name, objects, n_coordinates, n_classes):

@@ -1,15 +1,15 @@
 import pickle
 import tracemalloc
+from pathlib import Path
 
-import dask.array
 import h5py
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import Bunch
 
 from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._intensity_scaler import IntensityScaler
@@ -77,6 +77,29 @@ def test_crops_of_one_image_stay_on_one_side_of_a_split():
         assert crops.images[train].shape == (8, 3, 3)
 
 
+@pytest.mark.parametrize(
+    ("shape", "parameters", "expected"),
+    [
+        ((8, 8), {"size": 4}, False),
+        ((8, 8), {"size": 4, "step": 3}, True),
+        ((8, 8), {"size": (2, 6), "step": (2, 5)}, True),
+        ((8, 8), {"size": (2, 8), "step": (1, 8)}, True),
+        ((4, 4), {"size": 4, "step": 1}, False),  # one crop per image
+        ((8, 8), {"size": 4, "points": [[(2, 2)], []], "center_on_points": True}, False),
+        ((8, 8), {"size": 4, "points": [[(2, 2), (2, 5)], []], "center_on_points": True}, True),
+        ((9, 9), {"size": 3, "points": [[(1, 1), (1, 4)], []], "center_on_points": True}, False),
+    ],
+)
+def test_crops_that_overlap_are_known(shape, parameters, expected):
+    crops = extract_crops(np.zeros((2, *shape)), **parameters)
+    shown = np.zeros((2, *shape), int)
+    size = np.broadcast_to(parameters["size"], 2)
+    for index, row, column in crops.positions:
+        shown[index, max(row, 0) : row + size[0], max(column, 0) : column + size[1]] += 1
+    assert (shown.max() > 1) == expected
+    assert crops.overlap is expected
+
+
 def test_masks_label_by_their_share_of_the_crop():
     mask = np.zeros((5, 7), int)
     mask[0, 0] = 3  # 1 of 16 pixels of the first crop
@@ -87,6 +110,21 @@ def test_masks_label_by_their_share_of_the_crop():
     np.testing.assert_array_equal(half.labels, [0, 0, 0, 1])
     quarter = extract_crops([IMAGE], **parameters, min_coverage=0.25)
     np.testing.assert_array_equal(quarter.labels, [0, 1, 0, 1])
+
+
+def test_a_class_without_a_pixel_is_never_present():
+    mask = np.zeros((5, 7))
+    mask[4, 6] = 1
+    labels = extract_crops([IMAGE], size=4, step=3, masks=[mask], min_coverage=0).labels
+    np.testing.assert_array_equal(labels, [0, 0, 0, 1])
+
+
+def test_a_class_is_present_from_the_very_share():
+    mask = np.zeros((1, 30, 10))
+    mask[0, 0, :3] = 1  # 1 % of 300 pixels
+    assert extract_crops(np.zeros((1, 30, 10)), size=(30, 10), masks=mask).labels == [1]
+    mask[0, 0, 0] = 0
+    assert extract_crops(np.zeros((1, 30, 10)), size=(30, 10), masks=mask).labels == [0]
 
 
 def test_masks_of_several_classes_give_an_indicator():
@@ -162,45 +200,6 @@ def test_crops_without_foreground_are_dropped():
     assert len(extract_crops([IMAGE], **parameters, min_foreground=0).images) == 4
     with pytest.raises(ValueError, match="No crop has a foreground share of at least"):
         extract_crops([IMAGE], **parameters, min_foreground=0.2)
-
-
-def test_overlapping_predictions_are_averaged_or_the_largest_wins():
-    positions = [[0, 0, 0], [0, 0, 1]]
-    values = np.array([[[1, 2]], [[4, -8]]])
-    mean, untouched = stitch_crops(values, positions, [(1, 4), (1, 1)])
-    np.testing.assert_array_equal(mean, [[1, 3, -8, 0]])
-    np.testing.assert_array_equal(untouched, [[0]])
-    largest = stitch_crops(values, positions, [(1, 4)], method="max")[0]
-    np.testing.assert_array_equal(largest, [[1, 4, -8, 0]])
-    assert largest.dtype == values.dtype
-
-
-@pytest.mark.parametrize("method", ["mean", "max"])
-def test_many_crops_may_overlap(method):
-    n_crops = 2**16
-    positions = np.zeros((n_crops, 3), int)
-    stitched = stitch_crops(np.ones((n_crops, 1, 1)), positions, [(1, 1)], method=method)
-    np.testing.assert_array_equal(stitched[0], [[1]])
-
-
-@pytest.mark.parametrize("wrap", [zarr.array, dask.array.from_array])
-def test_arrays_on_disk_are_stitched(wrap):
-    crops = extract_crops([IMAGE, IMAGE[:3]], size=4, step=3)
-    order = np.random.default_rng(0).permutation(len(crops.images))
-    wrapped = wrap(np.asarray(crops.images[order]))
-    stitched = stitch_crops(wrapped, crops.positions[order], crops.image_shapes)
-    np.testing.assert_array_equal(stitched[0], IMAGE)
-    np.testing.assert_array_equal(stitched[1], IMAGE[:3])
-
-
-def test_masks_are_stitched_by_class():
-    masks = np.zeros((2, 3, 1, 2), bool)
-    masks[0, 1] = True
-    votes = stitch_crops(masks, [[0, 0, 0], [0, 0, 1]], [(1, 3)])[0]
-    np.testing.assert_array_equal(votes[1], [[1, 0.5, 0]])
-    assert not votes[[0, 2]].any()
-    union = stitch_crops(masks, [[0, 0, 0], [0, 0, 1]], [(1, 3)], method="max")[0]
-    np.testing.assert_array_equal(union[1], [[True, True, False]])
 
 
 def test_huge_memory_mapped_image_costs_only_its_crops(tmp_path):
@@ -333,27 +332,68 @@ def test_images_of_different_dtypes_are_refused():
         extract_crops([IMAGE, IMAGE.astype(np.uint16)], size=4)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int64])
+@pytest.mark.parametrize("orders", ["<>", "><", ">>", "<<"])
+def test_byte_orders_of_one_dtype_may_be_mixed(orders, dtype):
+    image = IMAGE.astype(dtype) * 1000
+    arrays = [image.astype(image.dtype.newbyteorder(order)) for order in orders]
+    crops = extract_crops(arrays, size=4)
+    assert crops.images.dtype == np.dtype(dtype)
+    assert crops.images.dtype.isnative
+    for block in (crops.images[0], np.asarray(crops.images), crops.images[1:3][0]):
+        assert block.dtype.isnative
+    np.testing.assert_array_equal(crops.images[0], image[:4, :4])
+    np.testing.assert_array_equal(crops.images[4], image[:4, :4])
+
+
+@pytest.mark.parametrize("name", ["images", "masks", "foreground"])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("path", ["a.tif", Path("a.tif")])
+def test_paths_are_refused_with_advice(name, several, path):
+    arguments = {"images": [IMAGE], name: [path] if several else path}
+    message = rf"{name} must be arrays\. Got the path 'a\.tif' instead: pass read_images\(path\)"
+    with pytest.raises(TypeError, match=message):
+        extract_crops(arguments.pop("images"), size=4, **arguments)
+
+
+@pytest.mark.parametrize("name", ["boxes", "points"])
+@pytest.mark.parametrize("value", ["a.csv", ["a.csv"], [Path("a.csv")]])
+def test_paths_of_tables_are_refused_with_advice(name, value):
+    with pytest.raises(
+        TypeError, match=rf"{name} must be arrays.*pass one table of numbers per im"
+    ):
+        extract_crops([IMAGE], size=4, **{name: value})
+
+
+def test_what_read_images_returns_is_refused_with_advice():
+    data = Bunch(images=[IMAGE], labels=None)
+    with pytest.raises(
+        TypeError, match=r"images must be arrays\. Got a Bunch instead: pass its im"
+    ):
+        extract_crops(data, size=4)
+    with pytest.raises(TypeError, match=r"masks must be arrays\. Got a Bunch instead"):
+        extract_crops([IMAGE], size=4, masks=data)
+    with pytest.raises(TypeError, match=r"crops must be arrays\. Got a Bunch instead"):
+        stitch_crops(data, [[0, 0, 0]], [(5, 7)])
+
+
+def test_channels_on_the_first_axis_are_refused():
+    with pytest.raises(
+        ValueError, match=r"channels, at most 16, on the last.*\(3, 32, 40\) instead"
+    ):
+        extract_crops(np.zeros((2, 3, 32, 40)), size=4)
+    assert extract_crops(np.zeros((1, 5, 7, 16)), size=4).images.shape == (4, 4, 4, 16)
+
+
+@pytest.mark.parametrize("name", ["masks", "foreground"])
+def test_masks_must_not_hold_nan(name):
+    mask = np.zeros((5, 7))
+    mask[4, 6] = np.nan
+    with pytest.raises(ValueError, match=f"The {name} must hold no NaN"):
+        extract_crops([IMAGE], size=4, **{name: [mask]})
+
+
 def test_masks_of_different_numbers_of_classes_are_refused():
     masks = [np.ones((2, 5, 7)), np.ones((3, 5, 7))]
     with pytest.raises(ValueError, match="same number of classes"):
         extract_crops([IMAGE, IMAGE], size=4, masks=masks)
-
-
-def test_positions_must_belong_to_the_crops():
-    with pytest.raises(ValueError, match=r"shape \(n_crops, 3\) with n_crops=2"):
-        stitch_crops(np.ones((2, 4, 4)), [[0, 0, 0]], [(4, 4)])
-
-
-@pytest.mark.parametrize("position", [[2, 0, 0], [-1, 0, 0], [0, 5, 0], [1, 0, 3], [0, -4, 0]])
-def test_crops_must_lie_in_an_image(position):
-    inside = [1, -3, 2]  # shows one pixel of the second image
-    stitch_crops(np.ones((1, 4, 4)), [inside], [(5, 7), (2, 3)])
-    with pytest.raises(
-        ValueError, match=rf"one of the 2 images.*\(4, 4\) px.*\{position}, instead"
-    ):
-        stitch_crops(np.ones((2, 4, 4)), [inside, position], [(5, 7), (2, 3)])
-
-
-def test_channels_do_not_count_as_columns_of_crops():
-    with pytest.raises(ValueError, match=r"crops of \(2, 3\) px outside"):
-        stitch_crops(np.ones((1, 2, 3, 9)), [[0, 0, -3]], [(5, 7)], channels_last=True)
