@@ -5,16 +5,18 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._labels._images import read_images
 from ._network_classifier import forget
-from ._stack._lazy_stack import as_stack
+from ._stack._lazy_stack import LazyStack, as_stack
+from .images._intensities import check_no_alpha, check_one_dtype, extremes, scale_image
 
 
 class IntensityScaler(TransformerMixin, BaseEstimator):
-    r"""Scale the intensities of each image.
+    r"""Scale the intensities of each image, and of each of its channels.
 
     The first step of a pipeline of images:
     ``make_pipeline(IntensityScaler(), MicraNetClassifier())``.
@@ -22,51 +24,55 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
     With :math:`x` the intensity of a pixel, each `method` gives
     :math:`(x - o) / s`, where
 
-    - ``"minmax"``: :math:`o` is the smallest and :math:`o + s` the largest intensity of the image;
-    - ``"standard"``: :math:`o` is the mean and :math:`s` the standard deviation of each channel of
-      the image;
+    - ``"minmax"``: :math:`o` is the smallest and :math:`o + s` the largest intensity of the
+      channel;
+    - ``"standard"``: :math:`o` is the mean and :math:`s` the standard deviation of the channel;
     - ``"dtype"``: :math:`o = 0` and :math:`s` is the largest value of the dtype (255 for uint8,
       65535 for uint16), or :math:`2^b - 1` with the `bit_depth` :math:`b` of the camera. Images
-      of a float dtype are in [0, 1] already, by scikit-image's convention, and are left as they
-      are unless `bit_depth` is given;
-    - ``"percentile"``: :math:`o` and :math:`o + s` are the two `percentiles` of the image, and
-      the result is clipped to [0, 1]; an image whose percentiles coincide uses its range;
+      of a float dtype must be in [0, 1] already, by scikit-image's convention (rounding by up to
+      0.001 is tolerated), and are left as they are unless `bit_depth` is given;
+    - ``"percentile"``: :math:`o` and :math:`o + s` are the two `percentiles` of the channel, and
+      the result is clipped to [0, 1]; a channel whose percentiles coincide uses its range;
     - ``"training_range"``: the rule of the F-actin images [1]_, learned in `fit`,
 
       .. math:: o = m, \quad s = 0.8 (M - m), \quad m = \mathrm{median}_i(\min x_i), \quad
                 M = \mathrm{median}_i(\max x_i) + 3\,\mathrm{std}_i(\max x_i)
 
-      over the training images :math:`x_i`. Nothing is clipped.
+      over the channel :math:`x_i` of the training images. Nothing is clipped.
 
-    Where the image itself sets offset and scale, a constant image (for ``"standard"``, a constant
-    channel) becomes zeros.
+    Where the image itself sets offset and scale, a constant channel becomes zeros.
 
     Parameters
     ----------
     method : {"minmax", "standard", "dtype", "percentile", "training_range"}, default="minmax"
         How offset and scale are found. All but ``"training_range"`` treat each image by itself.
+    per_channel : bool, default=True
+        Whether each channel has an offset and a scale of its own, as stains of different
+        brightness need. ``False`` scales all channels of an image alike, which keeps colours as
+        they are. Makes no difference to ``"dtype"``.
     percentiles : (float, float), default=(1, 99.8)
         Lower and upper percentile, in [0, 100].
     bit_depth : int, default=None
         Number of bits that ``"dtype"`` assumes, such as 12 for a 12-bit camera in uint16.
-        ``None`` takes it from the dtype, which must then have at most 16 bits.
+        ``None`` takes it from the dtype, which must then have at most 16 bits and be the same for
+        all images.
     invert : bool, default=False
         Whether to turn the intensities over before they are scaled, so that dark structures
         become bright: :math:`1 - x'`, or :math:`-x'` for ``"standard"``, of the result
-        :math:`x'`. Zeros of constant images stay zeros.
+        :math:`x'`. Zeros of constant channels stay zeros.
     image_shape : tuple, default=None
         Height, width and, for colour, channels of flattened images. ``None`` takes them as grey.
 
     Attributes
     ----------
-    data_min_, data_max_ : float
-        :math:`m` and :math:`M`, for ``method="training_range"`` only.
+    data_min_, data_max_ : ndarray of shape (n_channels,) or (1,), float64
+        :math:`m` and :math:`M` of each channel, or of all, for ``method="training_range"`` only.
     n_channels_in_ : int
         Number of channels of the training images.
     n_features_in_ : int
         Number of features, if the training images were flattened.
-    image_shape_ : tuple or None
-        `image_shape`, inferred where it is ``None``; ``None`` if the images were not flattened.
+    image_shape_ : tuple
+        `image_shape`, inferred where it is ``None``, if the training images were flattened.
 
     See Also
     --------
@@ -93,6 +99,7 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "method": [StrOptions({"minmax", "standard", "dtype", "percentile", "training_range"})],
+        "per_channel": ["boolean"],
         "percentiles": [tuple, list],
         "bit_depth": [Interval(Integral, 1, 64, closed="both"), None],
         "invert": ["boolean"],
@@ -103,12 +110,14 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         self,
         *,
         method="minmax",
+        per_channel=True,
         percentiles=(1, 99.8),
         bit_depth=None,
         invert=False,
         image_shape=None,
     ):
         self.method = method
+        self.per_channel = per_channel
         self.percentiles = percentiles
         self.bit_depth = bit_depth
         self.invert = invert
@@ -122,8 +131,9 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, height, width), \
                 (n_samples, height, width, n_channels) or (n_samples, n_features), or list of images
-            Images of any real dtype. Lazily read arrays are read batch by batch, and only by
-            ``method="training_range"``; where images differ in size, any method reads the first.
+            Images of any real dtype, without alpha (transparency). Lazily read arrays are read
+            batch by batch, and only by ``method="training_range"``; where images differ in size,
+            or might have alpha, any method reads the first.
         y : None
             Ignored.
 
@@ -131,17 +141,18 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         -------
         self : object
         """
+        self._check_dtypes(X)
         forget(self)
         name = type(self).__name__
         images = read_images(X, name=name, image_shape=self.image_shape, allow_ragged=True)
         self.n_channels_in_, self.image_shape_ = images.n_channels, images.image_shape
         if images.is_flattened:
             validate_data(self, X, skip_check_array=True)
+        if self.n_channels_in_ > 1:
+            first = images.stack[:1] if isinstance(images.stack, LazyStack) else images.stack
+            check_no_alpha([_unflattened(image, self.image_shape_) for image in first])
         if self.method == "training_range":
-            stack = as_stack(images.stack)
-            extremes = np.asarray(stack.map(_extremes, item_shape=(2,), dtype=np.float64))
-            self.data_min_ = float(np.median(extremes[:, 0]))
-            self.data_max_ = float(np.median(extremes[:, 1]) + 3 * np.std(extremes[:, 1]))
+            self.data_min_, self.data_max_ = self._learn_range(images)
         return self
 
     def transform(self, X):
@@ -163,12 +174,8 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         learned = self.method == "training_range"
         if learned:
-            check_is_fitted(
-                self,
-                "data_min_",
-                msg='method="training_range" requires the range that fit learns with this method. '
-                "Got %(name)s fitted with another one instead: call fit again.",
-            )
+            self._check_range()
+        self._check_dtypes(X)
         images = read_images(
             X,
             name=type(self).__name__,
@@ -178,17 +185,47 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         )
         if images.is_flattened:
             validate_data(self, X, reset=False, skip_check_array=True)
+        stack = as_stack(images.stack)
         scale = partial(
             _scale,
             image_shape=images.image_shape,
             method=self.method,
+            per_channel=self.per_channel,
             percentiles=self.percentiles,
             bit_depth=self.bit_depth,
             invert=self.invert,
             training_range=(self.data_min_, self.data_max_) if learned else None,
+            # The images of a stack that differ in size may differ in dtype.
+            stack_dtype=images.stack.dtype if isinstance(images.stack, LazyStack) else None,
         )
-        stack = as_stack(images.stack)
         return stack.map(scale, item_shape=stack.item_shape)
+
+    def _learn_range(self, images):
+        function = partial(_extremes, per_channel=self.per_channel, image_shape=images.image_shape)
+        shape = (2, self.n_channels_in_ if self.per_channel else 1)
+        stack = as_stack(images.stack).map(function, item_shape=shape, dtype=np.float64)
+        smallest, largest = np.asarray(stack).swapaxes(0, 1)
+        spread = np.std(largest, axis=0)
+        return np.median(smallest, axis=0), np.median(largest, axis=0) + 3 * spread
+
+    def _check_range(self):
+        check_is_fitted(
+            self,
+            "data_min_",
+            msg='method="training_range" requires the range that fit learns with this method. '
+            "Got %(name)s fitted with another one instead: call fit again.",
+        )
+        if len(self.data_min_) != (self.n_channels_in_ if self.per_channel else 1):
+            raise NotFittedError(
+                f"per_channel={self.per_channel} requires the range that fit learns with it. "
+                f"Got {type(self).__name__} fitted with another value instead: call fit again."
+            )
+
+    def _check_dtypes(self, X):
+        """Refuse a list of arrays of several dtypes, of which NumPy makes one."""
+        is_list = isinstance(X, (list, tuple)) or getattr(X, "dtype", None) == np.dtype(object)
+        if is_list and self.method == "dtype" and self.bit_depth is None:
+            check_one_dtype([x.dtype for x in X if hasattr(x, "dtype")])
 
     def _validate_params(self):
         super()._validate_params()
@@ -205,52 +242,13 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _extremes(image):
-    return np.array([image.min(), image.max()], dtype=np.float64)
+def _unflattened(image, image_shape):
+    return image if image_shape is None else image.reshape(image_shape)
+
+
+def _extremes(image, *, per_channel, image_shape):
+    return np.array(extremes(_unflattened(image, image_shape), per_channel=per_channel))
 
 
 def _scale(image, *, image_shape, **parameters):
-    """Scale one image, flattened or not, to float32."""
-    shape, image = image.shape, image.reshape(image_shape or image.shape)
-    offset, scale = _offset_and_scale(image, **parameters)
-    # Up to 16 bits float32 is exact; beyond, the difference must be taken in float64.
-    scaled = np.subtract(image, offset, dtype=np.result_type(image.dtype, np.float32))
-    scaled /= np.where(scale == 0, np.inf, scale)
-    if parameters["method"] == "percentile":
-        np.clip(scaled, 0, 1, out=scaled)
-    return scaled.astype(np.float32, copy=False).reshape(shape)
-
-
-def _offset_and_scale(image, *, method, percentiles, bit_depth, invert, training_range):
-    if method == "standard":
-        constant = image.min(axis=(0, 1)) == image.max(axis=(0, 1))
-        # Rounding would leave a constant channel with a tiny standard deviation.
-        scale = np.where(constant, 0, image.std(axis=(0, 1), dtype=np.float64))
-        return image.mean(axis=(0, 1), dtype=np.float64), -scale if invert else scale
-    low, high = image.min(), image.max()
-    if method == "dtype":
-        low, high = 0, _largest_intensity(image.dtype, bit_depth)
-    elif method == "training_range":
-        low = training_range[0]
-        high = low + 0.8 * (training_range[1] - low)
-    elif method == "percentile":
-        # NumPy takes no percentiles of bool.
-        values = image.view(np.uint8) if image.dtype == bool else image
-        lower, upper = np.percentile(values, percentiles)
-        low, high = (lower, upper) if lower < upper else (low, high)
-    if invert:
-        low, high = high, low
-    return low, float(high) - float(low)
-
-
-def _largest_intensity(dtype, bit_depth):
-    if bit_depth is not None:
-        return 2**bit_depth - 1
-    if dtype.kind in "bf":
-        return 1
-    if dtype.itemsize > 2:
-        raise ValueError(
-            f'method="dtype" requires images of at most 16 bits. Got {dtype} instead, which no '
-            "camera fills: set bit_depth to the number of bits that are used."
-        )
-    return np.iinfo(dtype).max
+    return scale_image(_unflattened(image, image_shape), **parameters).reshape(image.shape)

@@ -31,18 +31,49 @@ def scaled(images, **parameters):
     return np.asarray(IntensityScaler(**parameters).fit_transform(images))
 
 
-def test_minmax_uses_the_range_of_each_image_over_its_channels():
-    images = np.array([[[[10, 20], [30, 50]]], [[[0, 1], [2, 4]]]], dtype=np.uint16)
-    expected = np.array([[[[0, 0.25], [0.5, 1]]], [[[0, 0.25], [0.5, 1]]]])
-    result = scaled(images)
+CHANNELS = np.array([[[[10, 20], [30, 50]]], [[[0, 1], [2, 4]]]], dtype=np.uint16)
+
+
+def test_minmax_uses_the_range_of_each_channel_of_each_image():
+    result = scaled(CHANNELS)
     assert result.dtype == np.float32
-    np.testing.assert_allclose(result, expected)
+    np.testing.assert_allclose(result, [[[[0, 0], [1, 1]]], [[[0, 0], [1, 1]]]])
+
+
+def test_minmax_uses_the_range_of_all_channels_on_request():
+    expected = [[[[0, 0.25], [0.5, 1]]], [[[0, 0.25], [0.5, 1]]]]
+    np.testing.assert_allclose(scaled(CHANNELS, per_channel=False), expected)
 
 
 def test_standard_treats_each_channel_by_itself():
     channels = [[1, 3], [10, 10]]  # mean 2, standard deviation 1; constant
     image = np.moveaxis(np.array([channels]), 1, -1)[:, np.newaxis]
     np.testing.assert_allclose(scaled(image, method="standard"), [[[[-1, 0], [1, 0]]]])
+    together = (np.array([[[[1, 10], [3, 10]]]]) - 6) / 16.5**0.5
+    result = scaled(image, method="standard", per_channel=False)
+    np.testing.assert_allclose(result, together, rtol=1e-6)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int16, np.float16, ">u2", ">f8"])
+@pytest.mark.parametrize("method", METHODS)
+def test_channels_are_scaled_as_images_of_their_own(method, dtype, invert):
+    rng = np.random.default_rng(0)
+    strength = np.array([1, 0.01, 0]) * (1 if np.dtype(dtype).kind in "bf" else 100)
+    images = (rng.random((4, 5, 6, 3)) * strength).astype(dtype)  # the last is constant
+    expected = [scaled(images[..., c], method=method, invert=invert) for c in range(3)]
+    result = scaled(images, method=method, invert=invert)
+    np.testing.assert_array_equal(result, np.stack(expected, axis=-1))
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "training_range"])
+def test_a_weak_channel_has_the_range_of_a_strong_one(method):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, [60_000, 500], (5, 64, 64, 2)).astype(np.uint16)
+    strong, weak = np.moveaxis(scaled(images, method=method), -1, 0)
+    assert np.ptp(strong) == pytest.approx(np.ptp(weak), rel=0.1)
+    strong, weak = np.moveaxis(scaled(images, method=method, per_channel=False), -1, 0)
+    assert np.ptp(weak) == pytest.approx(np.ptp(strong) / 120, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +88,64 @@ def test_dtype_divides_by_the_largest_intensity(dtype, bit_depth, largest):
 
 def test_dtype_leaves_float_images_as_they_are():
     np.testing.assert_allclose(scaled([[[0.25, 0.5]]], method="dtype"), [[[0.25, 0.5]]])
+
+
+@pytest.mark.parametrize("image", [[[0.0, 1.01]], [[-0.01, 0.5]], [[0.0, 60_000.0]]])
+def test_dtype_refuses_floats_beyond_their_range(image):
+    message = (
+        r'method="dtype" requires float64 images to hold intensities in \[0, 1\]\. Got .*bit_d'
+    )
+    with pytest.raises(ValueError, match=message):
+        scaled([image], method="dtype")
+
+
+def test_dtype_tolerates_rounding():
+    np.testing.assert_allclose(scaled([[[-1e-4, 1.0005]]], method="dtype"), [[[-1e-4, 1.0005]]])
+
+
+def test_dtype_refuses_more_than_the_bit_depth_holds():
+    images = np.array([[[0, 4095]]], np.uint16)
+    np.testing.assert_array_equal(scaled(images, method="dtype", bit_depth=12), [[[0, 1]]])
+    with pytest.raises(
+        ValueError, match=r"uint16 images to hold intensities of at most 255\. Got 0"
+    ):
+        scaled(images, method="dtype", bit_depth=8)
+
+
+MIXED = [np.full((3, 4), 255, np.uint8), np.full((3, 4), 255, np.uint16)]
+
+
+def objects(arrays):
+    packed = np.empty(len(arrays), dtype=object)
+    packed[:] = arrays
+    return packed
+
+
+def ragged_stack(arrays):
+    def load(indices):
+        return [arrays[i] for i in indices]
+
+    dtype = np.result_type(*arrays)
+    return LazyStack(list(range(len(arrays))), load, item_shape=None, dtype=dtype)
+
+
+@pytest.mark.parametrize("rows", [3, 2])
+@pytest.mark.parametrize("pack", [list, tuple, objects, ragged_stack])
+def test_dtype_refuses_mixed_dtypes(pack, rows):
+    images = pack([MIXED[1], MIXED[0][:rows]])
+    message = r"requires images of one dtype\. Got uint16, uint8 instead: set bit_depth"
+    with pytest.raises(ValueError, match=message):
+        list(IntensityScaler(method="dtype").fit_transform(images))
+    result = list(IntensityScaler(method="dtype", bit_depth=8).fit_transform(images))
+    np.testing.assert_array_equal(result[0], np.ones((3, 4)))
+    np.testing.assert_array_equal(result[1], np.ones((rows, 4)))
+
+
+@pytest.mark.parametrize("pack", [list, ragged_stack])
+def test_dtype_takes_images_of_either_byte_order(pack):
+    images = pack([MIXED[1], MIXED[1][:2].astype(">u2")])
+    for image in IntensityScaler(method="dtype").fit_transform(images):
+        np.testing.assert_allclose(image, 255 / 65535)
 
 
 def test_dtype_refuses_wide_integers():
@@ -92,8 +181,8 @@ def test_training_range_follows_the_rule_of_the_f_actin_images():
     training = np.array([[[0, 10]], [[2, 20]], [[10, 30]]])
     scaler = IntensityScaler(method="training_range").fit(training)
     largest = 20 + 3 * (200 / 3) ** 0.5
-    assert scaler.data_min_ == 2
-    assert scaler.data_max_ == pytest.approx(largest)
+    np.testing.assert_array_equal(scaler.data_min_, [2])
+    np.testing.assert_allclose(scaler.data_max_, [largest])
     new = np.array([[[2, 7, 100]]])
     expected = np.array([[[0, 5, 98]]]) / (0.8 * (largest - 2))
     np.testing.assert_allclose(scaler.transform(new), expected, rtol=1e-6)
@@ -126,7 +215,7 @@ def test_flattened_images_are_scaled_as_their_images(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images_of_different_sizes(method):
-    images = [np.arange(12.0).reshape(3, 4), np.arange(10, 16.0).reshape(2, 3)]
+    images = [np.arange(12.0).reshape(3, 4) / 20, np.arange(10, 16.0).reshape(2, 3) / 20]
     scaler = IntensityScaler(method=method).fit(images)
     result = scaler.transform(images)
     assert [image.shape for image in result] == [(3, 4), (2, 3)]
@@ -178,6 +267,42 @@ def test_the_training_range_is_that_of_the_last_fit():
     assert set(vars(scaler)) == {*scaler.get_params(), "n_channels_in_", "image_shape_"}
     with pytest.raises(NotFittedError, match=r"range that fit learns.*call fit again"):
         scaler.set_params(method="training_range").transform(images)
+
+
+def test_the_training_range_is_learned_with_the_same_channels():
+    images = np.arange(36).reshape(2, 3, 3, 2)
+    scaler = IntensityScaler(method="training_range").fit(images)
+    assert scaler.data_min_.shape == scaler.data_max_.shape == (2,)
+    with pytest.raises(NotFittedError, match=r"per_channel=False requires the range.*fit again"):
+        scaler.set_params(per_channel=False).transform(images)
+    assert scaler.fit(images).data_min_.shape == (1,)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("method", METHODS)
+def test_intensities_read_from_disk_must_be_finite(method, value):
+    images = np.random.default_rng(0).random((3, 5, 6, 2)).astype(np.float32)
+    images[1, 2, 3, 0] = value
+    stack = ragged_stack(list(images))
+    with pytest.raises(ValueError, match=r"X must hold finite intensities.*leave the image out"):
+        list(IntensityScaler(method=method).fit_transform(stack))
+
+
+@pytest.mark.parametrize("pack", [np.asarray, list, ragged_stack])
+@pytest.mark.parametrize("n_channels", [2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_opaque_alpha_is_refused(dtype, n_channels, pack):
+    images = np.zeros((3, 5, 6, n_channels), dtype)
+    IntensityScaler().fit(pack(images))
+    opaque = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    images[..., -1] = opaque
+    message = (
+        rf"no alpha channel.*Got {n_channels} channels, the last.*X\[\.\.\., :{n_channels - 1}"
+    )
+    with pytest.raises(ValueError, match=message):
+        IntensityScaler().fit(pack(images))
+    with pytest.raises(ValueError, match=message):
+        IntensityScaler(image_shape=images.shape[1:]).fit(images.reshape(3, -1))
 
 
 def test_result_can_be_pickled():
