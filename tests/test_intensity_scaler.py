@@ -112,6 +112,15 @@ def test_dtype_refuses_more_than_the_bit_depth_holds():
         scaled(images, method="dtype", bit_depth=8)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16, np.int32, np.int64])
+def test_the_full_range_of_a_dtype_does_not_overflow(dtype):
+    limits = np.iinfo(dtype)
+    images = np.array([[[[limits.min, 3], [limits.max, 3]]]], dtype)
+    for method in ("minmax", "percentile"):
+        result = scaled(images, method=method, percentiles=(0, 100))
+        np.testing.assert_array_equal(result, [[[[0, 0], [1, 0]]]])
+
+
 MIXED = [np.full((3, 4), 255, np.uint8), np.full((3, 4), 255, np.uint16)]
 
 

@@ -80,41 +80,44 @@ def own_planes(tif):
         own = next((e.text for e in named if e.get("FileName", "").lower() == name), None)
     if all(element.text == own for element in named):
         return None
-    images = [pixels for pixels in _find(root, "Pixels") if _places(pixels, own)]
-    return _grid(images[0], own) if len(images) == 1 else OwnPlanes()
+    places = [_places(pixels, own, len(tif.pages)) for pixels in _find(root, "Pixels")]
+    places = [found for found in places if found[1]]
+    return _grid(*places[0]) if len(places) == 1 else OwnPlanes()
 
 
 def _find(element, name):
     return [e for e in element.iter() if e.tag.rpartition("}")[2] == name]
 
 
-def _places(pixels, own):
-    """Return index along each axis, and page, of the planes of an image that a file holds."""
-    places = {}
-    axes, sizes = _axes_and_sizes(pixels)
-    for data in _find(pixels, "TiffData"):
-        if [element.text for element in _find(data, "UUID")] == [own]:
-            first = tuple(int(data.get(f"First{axis}", 0)) for axis in axes)
-            start, page = np.ravel_multi_index(first, sizes), int(data.get("IFD", 0))
-            for i in range(int(data.get("PlaneCount", data.get("NumPlanes", 1)))):
-                places[tuple(map(int, np.unravel_index(start + i, sizes)))] = page + i
-    return places
+def _places(pixels, own, n_pages):
+    """Return the axes of an image, and where on them each page of a file lies.
 
-
-def _axes_and_sizes(pixels):
-    axes = pixels.get("DimensionOrder")[:1:-1]
+    Returns
+    -------
+    axes : str
+    places : dict of tuple of int to int
+        Page by the indices along the axes.
+    """
     n_samples = max([int(e.get("SamplesPerPixel", 1)) for e in _find(pixels, "Channel")] or [1])
+    axes = pixels.get("DimensionOrder")[:1:-1]
     sizes = [int(pixels.get(f"Size{axis}")) // (n_samples if axis == "C" else 1) for axis in axes]
-    return axes, sizes
+    places = {}
+    for data in _find(pixels, "TiffData"):
+        if [element.text for element in _find(data, "UUID")] != [own]:
+            continue
+        first = np.ravel_multi_index([int(data.get(f"First{axis}", 0)) for axis in axes], sizes)
+        default = 1 if "IFD" in data.attrib else n_pages  # by the OME standard
+        n_planes = int(data.get("PlaneCount", data.get("NumPlanes", default)))
+        for i in range(min(n_planes, np.prod(sizes) - first)):
+            place = np.unravel_index(first + i, sizes)
+            places[tuple(map(int, place))] = int(data.get("IFD", 0)) + i
+    return axes, places
 
 
-def _grid(pixels, own):
+def _grid(axes, places):
     """Return the planes of a file along the axes of the set, if they fill a grid."""
-    places = _places(pixels, own)
     indices = [np.unique(values) for values in zip(*places, strict=True)]
     pages = np.full([len(values) for values in indices], -1)
     for place, page in places.items():
         pages[tuple(map(np.searchsorted, indices, place))] = page
-    return (
-        OwnPlanes(_axes_and_sizes(pixels)[0], indices, pages) if pages.min() >= 0 else OwnPlanes()
-    )
+    return OwnPlanes(axes, indices, pages) if pages.min() >= 0 else OwnPlanes()

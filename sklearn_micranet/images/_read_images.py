@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import warnings
 from functools import partial
 from numbers import Integral
@@ -30,21 +31,24 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
 
     Parameters
     ----------
-    paths : str, path-like, or sequence of them
+    paths : str, path-like, or iterable of them
         Files, patterns (``"plate*/**/*.tif"``) or folders, of which the TIFF, PNG and JPEG files
         are read, not those of their subfolders. So are those of a pattern without a suffix
-        (``"plate*/*"``). The files of a pattern or folder are sorted.
+        (``"plate*/*"``). The files of a pattern or folder are sorted by name, numbers in it by
+        their value (``img2`` before ``img10``); hidden ones (``._a.tif``) are left out.
     labels : str or path-like, default=None
         CSV file with a header and one row per image. The first column is the file's name; its
         folder, if any, is ignored. Then follows either one column named ``label`` with the class
         of each image, or one column per class, named after it, with 1 where the class is present
         and 0 elsewhere. Rows of other files are ignored, but files without a row or
-        with an empty cell in it, and rows whose file is missing in a folder that is read, are
-        errors.
+        with a cell in it that is empty, ``nan`` or ``NA``, and rows whose file is missing in a
+        folder that is read, are errors. Cells are separated by commas, semicolons or tabs; the
+        text is UTF-8, UTF-16 with its byte order mark, or else Windows-1252 (Latin-1).
     plane : int or dict, default=None
         Which plane of a TIFF file with several is the image: its page, counted from 0, or one
         index per axis by the letters of OME-TIFF and ImageJ, such as
-        ``{"T": 0, "C": 1, "Z": 5}``. Where neither chooses one, all channels are kept.
+        ``{"T": 0, "C": 1, "Z": 5}``. Where neither chooses one, all channels are kept. A file of
+        a set of OME-TIFF files counts with its own planes only, by their indices in the set.
     on_error : {"raise", "skip"}, default="raise"
         Whether a file that cannot be read, or has no label, raises an error or is left out.
         ``"raise"`` reads the headers now and meets damaged pixels when it reads them; ``"skip"``
@@ -58,8 +62,9 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
             The images in the files' dtype. If they differ in size or dtype, a ragged stack: a
             sequence of arrays, legal for inference and, of one dtype, for :func:`extract_crops`.
         labels : ndarray of shape (n_samples,) or (n_samples, n_classes), or None
-            Classes of the column ``label`` (int64 if all are such integers, else str), or the
-            indicator columns (int64; a single one gives shape (n_samples,)).
+            Classes of the column ``label`` (int64 if all are such integers, written without
+            leading zeros, else str), or the indicator columns (int64; a single one gives shape
+            (n_samples,)).
         target_names : list of str, or None
             Classes of the column ``label``, sorted, or names of the indicator columns.
         filenames : list of str
@@ -72,7 +77,8 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     FileNotFoundError
         If a pattern or folder holds no image.
     ValueError
-        If a file cannot be read (it is named), or the labels do not fit the files.
+        If a file cannot be read (it is named), files differ in their number of channels, or the
+        labels do not fit the files.
 
     Warns
     -----
@@ -88,6 +94,14 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
     Memory grows with what is read at a time: each file is decoded whenever its image is read, and
     forgotten. A stack of equal planes in one TIFF file is X already when it is opened with
     :func:`tifffile.memmap` or :func:`tifffile.imread`.
+
+    An image is what the file shows, turned upright as its EXIF or TIFF orientation says (unlike in
+    ImageJ, so that masks drawn there may have to be turned, too). Colours of palettes are looked
+    up, and grey palettes are grey; but the intensities of a grey TIFF file are those stored,
+    whatever lookup table it is displayed with. An alpha channel is left out if all of it is opaque.
+
+    Refused, by the name of the file, is what is no image of real numbers or could be read in
+    several ways: several frames or planes, transparent pixels, NaN and infinity, CMYK.
 
     Some TIFF files, such as those compressed with JPEG or ZSTD, need imagecodecs:
     ``pip install "sklearn-micranet[tiff]"``.
@@ -168,13 +182,19 @@ def _find_files(paths, table):
                 "files. Got no such file."
                 + (" Pass brackets that belong to a name through glob.escape." if brackets else "")
             )
-        filenames.extend(sorted(found))
+        filenames.extend(sorted(found, key=_natural))
     if table is not None and len(set(map(file_key, filenames))) < len(filenames):
         raise ValueError(
             "Files must differ in name, or their labels cannot be told apart. Got files of the "
             "same name from several folders; read one folder at a time."
         )
     return filenames
+
+
+def _natural(name):
+    """Return what names are sorted by: numbers in them count by their value."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if part.isdecimal() else part for part in parts], name
 
 
 def _only_files(paths):

@@ -1,6 +1,8 @@
 """Decode the plane of a TIFF file that is the image, or only its header."""
 
+import io
 import math
+import struct
 from contextlib import contextmanager
 from numbers import Integral
 
@@ -36,7 +38,7 @@ def read_tiff(file, plane, header_only):
         As for :func:`read_images`.
     header_only : bool
     """
-    with _open(file) as (tif, own):
+    with _open(file, plane) as (tif, own):
         pages = _select_pages(tif, plane, own)
         page = pages[0].keyframe
         _check_page(page, len(pages))
@@ -54,23 +56,25 @@ def read_tiff(file, plane, header_only):
         planes = [page.asarray() for page in pages]
     image = np.stack(planes, axis=-1) if len(planes) > 1 else planes[0]
     image = np.moveaxis(image, 0, -1) if page.axes == "SYX" else image
+    if image.dtype == bool and page.photometric == _WHITE_IS_0:
+        image = ~image  # Black and white is no intensity: True is white, as in every other file.
     return turn(image if n_colours is None else drop_alpha(image, n_colours), orientation)
 
 
 @contextmanager
-def _open(file):
+def _open(file, plane):
     """Open a file by itself, even if its metadata describes a set of files.
 
     Yields
     ------
     tif : tifffile.TiffFile
     own : OwnPlanes or None
-        What the file holds of the set.
+        What the file holds of the set, if that is asked for.
     """
     import tifffile
 
     with tifffile.TiffFile(file) as tif:
-        own = own_planes(tif)
+        own = None if isinstance(plane, Integral) else own_planes(tif)
         if own is None:
             yield tif, None
             return
@@ -148,6 +152,7 @@ def _select_pages(tif, plane, own):
         return [tif.pages[int(plane)]]
     if own is not None:
         return [tif.pages[page] for page in own.select(plane or {}, len(tif.pages))]
+    _check_all_pages(tif)
     series = tif.series[0]
     n_axes = len(series.axes) - len(series.keyframe.axes)
     axes, sizes = series.axes[:n_axes], series.shape[:n_axes]
@@ -166,6 +171,25 @@ def _select_pages(tif, plane, own):
     if None in pages:
         raise ValueError("it lacks planes that its metadata names, as after an interrupted copy.")
     return pages
+
+
+def _check_all_pages(tif):
+    """Refuse a file of which not all pages can be found, or are told about."""
+    layout, file = tif.tiff, tif.filehandle
+    file.seek(tif.pages[len(tif.pages) - 1].offset)
+    (n_tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(n_tags * layout.tagsize, io.SEEK_CUR)
+    (next_page,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+    if next_page >= file.size:
+        raise ValueError(
+            f"it is cut short after {len(tif.pages)} page(s). Copy it again, or choose a page by "
+            "number."
+        )
+    n_known = sum(len(level.pages) for series in tif.series for level in series.levels)
+    if n_known < len(tif.pages):
+        raise ValueError(
+            f"its metadata describes {n_known} of its {len(tif.pages)} pages. Choose one by number."
+        )
 
 
 def _check_plane(plane, axes, all_axes):

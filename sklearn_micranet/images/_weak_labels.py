@@ -25,8 +25,9 @@ def count_pixels(mask, corners, size, image_shape, name):
     """
     if mask.shape[-2:] != image_shape or len(mask.shape) not in (2, 3):
         raise ValueError(
-            f"Each of the {name} must have the height and width of its image, {image_shape}. "
-            f"Got the shape {mask.shape} instead."
+            f"Each of the {name} must have the height and width of its image, {image_shape}, in "
+            "the shape (height, width) or (n_classes, height, width). Got the shape "
+            f"{mask.shape} instead."
         )
     n_pixels = []
     for corner in corners:

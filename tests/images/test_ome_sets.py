@@ -136,3 +136,39 @@ def test_metadata_that_names_missing_pages_is_an_error(tmp_path):
         ValueError, match=r"a\.ome\.tif cannot be read: it lacks planes that its meta"
     ):
         read_images(tmp_path, plane={"C": 1, "Z": 0})
+
+
+def test_all_pages_may_be_declared_at_once(tmp_path):
+    write_set(tmp_path, BLOCKS)
+    for path in tmp_path.iterdir():
+        with tifffile.TiffFile(path) as tif:
+            text = tif.ome_metadata
+        kept = [part for part in text.split("<TiffData") if 'IFD="0"' in part or "<OME" in part]
+        kept = "<TiffData".join(kept).replace(' IFD="0"', "").replace(' PlaneCount="1"', "")
+        text = kept if "</OME>" in kept else kept + "</Pixels></Image></OME>"
+        time = int(path.name[1])
+        with tifffile.TiffWriter(path) as tif:
+            for i, page in enumerate(STACK[time].reshape(4, 5, 6)):
+                description = text if i == 0 else None
+                tif.write(page, description=description, metadata=None, contiguous=False)
+    images = read_images(tmp_path, plane={"C": 1, "Z": 0}).images
+    np.testing.assert_array_equal(images, STACK[:, 1, 0])
+
+
+def test_identifiers_without_a_name_are_of_other_files(tmp_path):
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="6" '
+        'SizeY="5" SizeT="2" SizeC="1" SizeZ="1"><TiffData FirstT="0" IFD="0"><UUID>urn:uuid:0'
+        '</UUID></TiffData><TiffData FirstT="1" IFD="0"><UUID>urn:uuid:1</UUID></TiffData></Pixels>'
+        "</Image></OME>"
+    )
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK[1, 0, 0], description=text, metadata=None)
+    np.testing.assert_array_equal(read_images(tmp_path, plane={"T": 1}).images, STACK[1:2, 0, 0])
+    np.testing.assert_array_equal(read_images(tmp_path).images, STACK[1:2, 0, 0])
+
+
+def test_broken_metadata_is_ignored(tmp_path):
+    text = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image></OME>'
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK[1, 0, 0], description=text, metadata=None)
+    np.testing.assert_array_equal(read_images(tmp_path).images, STACK[1:2, 0, 0])

@@ -242,3 +242,12 @@ def test_files_that_have_changed_are_named(folder, images):
     tifffile.imwrite(folder / "a.tif", images[0, :-1])
     with pytest.raises(ValueError, match=r"a\.tif has changed.*\(8, 9\) and uint16. Got \(7, 9\)"):
         stack[0]
+
+
+@pytest.mark.parametrize("suffix", [".tif", "_mask.tif", " (1).tif"])
+def test_numbers_in_names_are_sorted_by_value(tmp_path, suffix):
+    for number in (1, 2, 10, 9, 100):
+        image = np.full((3, 4), number, np.uint8)
+        tifffile.imwrite(tmp_path / f"img{number}{suffix}", image)
+    for paths in (tmp_path, tmp_path / "*", [tmp_path / "*.tif"]):
+        assert [image.max() for image in read_images(paths).images] == [1, 2, 9, 10, 100]

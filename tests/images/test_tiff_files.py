@@ -217,6 +217,16 @@ def test_lookup_tables_and_inverted_grey_are_left_alone(tmp_path):
     np.testing.assert_array_equal(read_images(tmp_path).images, [image, image])
 
 
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_white_is_true_in_black_and_white(tmp_path, photometric):
+    white = COLOURS[..., 0] > 99
+    stored = white if photometric == "minisblack" else ~white
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric)
+    with Image.open(tmp_path / "a.tif") as opened:
+        np.testing.assert_array_equal(opened, white)
+    np.testing.assert_array_equal(read_images(tmp_path).images, [white])
+
+
 @pytest.mark.parametrize("colours", ["separated", "ycbcr", "cielab", "cfa"])
 def test_other_colours_are_refused(tmp_path, colours):
     n = {"separated": 4, "cfa": 1}.get(colours, 3)
@@ -243,3 +253,38 @@ def test_files_cut_short_are_named(tmp_path, options):
     (tmp_path / "a.tif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"a\.tif cannot be read"):
         np.asarray(read_images(tmp_path).images)
+
+
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_stacks_cut_short_are_no_image(tmp_path, options):
+    with tifffile.TiffWriter(tmp_path / "a.tif", **options) as tif:
+        for page in range(3):
+            tif.write(np.full((64, 64), page, np.uint16), contiguous=bool(options.get("imagej")))
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: len(whole) * 5 // 12])
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read: it is cut short after [12] page"):
+        read_images(tmp_path)
+    np.testing.assert_array_equal(read_images(tmp_path, plane=0).images, np.zeros((1, 64, 64)))
+
+
+def test_pages_that_the_metadata_leaves_out_are_no_surprise(tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK[0, 0, 0])
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tif:
+        text = tif.ome_metadata
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        for page in range(2):
+            options = {"description": text if page == 0 else None, "metadata": None}
+            tif.write(STACK[0, 0, page], contiguous=False, **options)
+    with pytest.raises(ValueError, match=r"its metadata describes 1 of its 2 pages\. Choose"):
+        read_images(tmp_path)
+    np.testing.assert_array_equal(read_images(tmp_path, plane=1).images[0], STACK[0, 0, 1])
+
+
+@pytest.mark.parametrize("subifds", [0, 2])
+def test_smaller_levels_of_a_pyramid_are_left_out(tmp_path, subifds):
+    image = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(image, tile=(16, 16), subifds=subifds)
+        for step in (2, 4)[:subifds]:
+            tif.write(image[::step, ::step], tile=(16, 16), subfiletype=1)
+    np.testing.assert_array_equal(read_images(tmp_path).images, [image])
