@@ -25,8 +25,9 @@ def check_arrays(name, value, how="read_images(path).images"):
         raise TypeError(
             f"{name} must be arrays. Got a {type(value).__name__} instead: pass its images."
         )
-    is_one = isinstance(value, (str, os.PathLike)) or hasattr(value, "shape")
-    first = value if is_one else next(iter(value), None)
+    is_stack = hasattr(value, "ndim") and (value.ndim != 1 or isinstance(value, LazyStack))
+    is_path = isinstance(value, (str, os.PathLike))
+    first = value if is_stack or is_path else next(iter(value), None)
     if isinstance(first, (str, os.PathLike)):
         raise TypeError(f"{name} must be arrays. Got the path {str(first)!r} instead: pass {how}.")
 

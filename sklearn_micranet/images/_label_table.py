@@ -36,8 +36,8 @@ class LabelTable:
 
     Attributes
     ----------
-    names : dict of str to str
-        The file names, as they are written, by their keys.
+    keys : set of str
+        Of the files that it names, as :func:`file_key` returns them.
     columns : list of str
         Names of the columns of labels.
     """
@@ -47,7 +47,7 @@ class LabelTable:
         header, *rows = _split(_read_text(path), path)
         self.columns = header[1:]
         self._cells = {file_key(row[0]): row[1:] for row in rows}
-        self.names = {file_key(row[0]): row[0] for row in rows}
+        self.keys = set(self._cells)
         if Path(header[0]).suffix.lower() in SUFFIXES:
             raise ValueError(f"{path} must have a header. Got {header[0]!r} instead.")
         if len(self._cells) < len(rows):
@@ -127,10 +127,13 @@ def _split(text, path):
 
 
 def _cells(text, delimiter):
-    rows = [
-        [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter)
-    ]
-    rows = [row for row in rows if any(row)]  # a spreadsheet's empty rows
-    while rows and len(rows[0]) > 1 and not any(row[-1:] != [""] for row in rows):
-        rows = [row[:-1] for row in rows]  # and columns
+    """Return the rows of cells, without the empty rows and columns of a spreadsheet."""
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error:  # such as an opening quote that is never closed
+        return []
+    rows = [[cell.strip() for cell in row] for row in rows]
+    rows = [row for row in rows if any(row)]
+    while rows and len(rows[0]) > 1 and all(row[-1:] == [""] for row in rows):
+        rows = [row[:-1] for row in rows]
     return rows

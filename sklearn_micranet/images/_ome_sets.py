@@ -80,7 +80,10 @@ def own_planes(tif):
         own = next((e.text for e in named if e.get("FileName", "").lower() == name), None)
     if all(element.text == own for element in named):
         return None
-    places = [_places(pixels, own, len(tif.pages)) for pixels in _find(root, "Pixels")]
+    try:
+        places = [_places(pixels, own, len(tif.pages)) for pixels in _find(root, "Pixels")]
+    except (TypeError, ValueError):  # Attributes are missing, or planes lie beyond their axes.
+        return OwnPlanes()
     places = [found for found in places if found[1]]
     return _grid(*places[0]) if len(places) == 1 else OwnPlanes()
 

@@ -209,8 +209,7 @@ def _only_images(paths):
 def _missing_files(folder, found, table):
     """Return what the table names and the folder lacks, which fails when it is read."""
     found = set(map(file_key, found))
-    missing = {key for key in table.names if key not in found and not key.startswith(".")}
-    return {str(folder / key) for key in missing}
+    return {str(folder / key) for key in table.keys - found if not key.startswith(".")}
 
 
 def _check_channels(filenames, shapes):

@@ -347,10 +347,10 @@ def test_byte_orders_of_one_dtype_may_be_mixed(orders, dtype):
 
 
 @pytest.mark.parametrize("name", ["images", "masks", "foreground"])
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("pack", [lambda p: p, lambda p: [p], lambda p: np.array([p])])
 @pytest.mark.parametrize("path", ["a.tif", Path("a.tif")])
-def test_paths_are_refused_with_advice(name, several, path):
-    arguments = {"images": [IMAGE], name: [path] if several else path}
+def test_paths_are_refused_with_advice(name, pack, path):
+    arguments = {"images": [IMAGE], name: pack(path)}
     message = rf"{name} must be arrays\. Got the path 'a\.tif' instead: pass read_images\(path\)"
     with pytest.raises(TypeError, match=message):
         extract_crops(arguments.pop("images"), size=4, **arguments)

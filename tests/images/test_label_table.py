@@ -89,6 +89,7 @@ def test_files_and_rows_must_fit(folder):
         (["file,a,a", "a.tif,0,1"], r"name each column once. Got \['a', 'a'\] instead"),
         (["file,rings", "a.tif,yes"], "rings must hold 0 or 1. Got 'yes' instead"),
         (["a.tif,x", "b.png,y"], "must have a header. Got 'a.tif' instead"),
+        (["file,label", 'a.tif,"x', "b.png,x" * 30_000], "must have a header and rows of the same"),
         (["PK\3\4\0\0"], "must be a CSV file in UTF-8"),
         ([""], "must have a header"),
         (["file,label", "a.tif,x,y"], "rows of the same length"),

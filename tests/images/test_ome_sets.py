@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -166,6 +168,21 @@ def test_identifiers_without_a_name_are_of_other_files(tmp_path):
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK[1, 0, 0], description=text, metadata=None)
     np.testing.assert_array_equal(read_images(tmp_path, plane={"T": 1}).images, STACK[1:2, 0, 0])
     np.testing.assert_array_equal(read_images(tmp_path).images, STACK[1:2, 0, 0])
+
+
+@pytest.mark.parametrize("wrong", ['FirstT="3"', 'FirstT="x"', 'SizeT="x"'])
+def test_sets_with_wrong_indices_are_read_by_number(tmp_path, wrong):
+    write_set(tmp_path, BLOCKS)
+    path, name = tmp_path / "t1.ome.tif", wrong.partition("=")[0]
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        text = re.sub(rf'{name}="."', wrong, tif.ome_metadata)
+        assert wrong in text
+        tif.pages[0].tags["ImageDescription"].overwrite(text)
+    with pytest.raises(
+        ValueError, match=r"Choose one of its 4 page\(s\) by number\. Got plane=\{'C'"
+    ):
+        read_images(path, plane={"C": 1, "Z": 0})
+    np.testing.assert_array_equal(read_images(path, plane=2).images, STACK[1:2, 1, 0])
 
 
 def test_broken_metadata_is_ignored(tmp_path):
