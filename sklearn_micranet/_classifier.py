@@ -649,6 +649,6 @@ class MicraNetClassifier(NetworkClassifier):
 
         for start in range(0, len(images), self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, len(images)))
-            for part, of_one_size in equal_sizes(take(images.stack, rows)):
-                logits[rows[part]] = in_fitting_parts(compute, of_one_size)
+            for part, group in equal_sizes(take(images.stack, rows)):
+                logits[rows[part]] = in_fitting_parts(compute, group)
         return logits

@@ -273,19 +273,20 @@ class _Explain:
         return [maps for part in parts for maps in self._explain_part(part, size)]
 
     def _explain_part(self, images, size):
-        forwards = [forward(folded, images) for folded in self.folded]
-        pairs = self._select([of_one.logits for of_one in forwards]).nonzero()
+        runs = [forward(folded, images) for folded in self.folded]
+        pairs = self._select([run.logits for run in runs]).nonzero()
         layers = [
             layer.cpu().numpy()
-            for folded, of_one in zip(self.folded, forwards, strict=True)
-            for layer in local_maps(folded, of_one, pairs)
+            for folded, run in zip(self.folded, runs, strict=True)
+            for layer in local_maps(folded, run, pairs)
         ]
         pairs = pairs.cpu().numpy()
         for i, image in enumerate(images):
             mine = pairs[:, 0] == i
             of_image = [layer[mine] for layer in layers]
-            grey = image[:, : size[0], : size[1]].mean(dim=0).cpu().numpy()
-            grey = grey if self.include_image else None
+            grey = None
+            if self.include_image:
+                grey = image[:, : size[0], : size[1]].mean(dim=0).cpu().numpy()
             yield _SmallMaps(pairs[mine, 1], of_image, grey, size, tuple(images.shape[2:]))
 
     def _select(self, logits):
@@ -293,7 +294,7 @@ class _Explain:
         if self.classes == "all":
             return torch.ones_like(logits[0], dtype=torch.bool)
         targets = self.explained.targets
-        mean = targets.mean_logits([of_one.cpu().numpy() for of_one in logits])
+        mean = targets.mean_logits([one.cpu().numpy() for one in logits])
         present = targets.present(mean, self.explained.threshold)
         return torch.from_numpy(present).to(logits[0].device)
 

@@ -127,7 +127,7 @@ def test_loading_replaces_what_a_classifier_was(fitted, tmp_path):
     flat = small().fit(IMAGES[:, :8, :8].reshape(N, -1), LABELS["multiclass"])
     fitted["two strings"].save_weights(tmp_path / "net.pt")
     flat.load_weights(tmp_path / "net.pt")
-    assert not hasattr(flat, "image_shape_")
+    assert flat.image_shape_ is None
     assert not hasattr(flat, "n_features_in_")
     assert len(flat.history_) == 0
     assert np.array_equal(flat.predict(IMAGES), fitted["two strings"].predict(IMAGES))

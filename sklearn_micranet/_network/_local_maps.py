@@ -94,7 +94,7 @@ def forward(folded, images):
 
     Returns
     -------
-    passed : Forward
+    run : Forward
     """
     activations, pooled, origins = _activations(folded, images)
     features, peaks = activations[-1].flatten(2).max(dim=2)
@@ -103,7 +103,7 @@ def forward(folded, images):
 
 
 @torch.no_grad()
-def local_maps(folded, passed, pairs):
+def local_maps(folded, run, pairs):
     """Compute equations (1) and (2) at the resolution of each layer.
 
     Memory grows with the activations of the images and of the pairs.
@@ -111,7 +111,7 @@ def local_maps(folded, passed, pairs):
     Parameters
     ----------
     folded : FoldedNetwork
-    passed : Forward
+    run : Forward
         Of the images with that network.
     pairs : Tensor of int of shape (n_pairs, 2)
         Image and class index of what to explain.
@@ -119,12 +119,12 @@ def local_maps(folded, passed, pairs):
     Returns
     -------
     maps : list of 8 Tensors of shape (n_pairs, height_l, width_l)
-        L1 to L8 of each pair. L8 is passed through a ReLU, the others are not.
+        L1 to L8 of each pair. L8 is run through a ReLU, the others are not.
     """
-    alphas = _mean_gradients(folded, passed, pairs[:, 0], folded.linear[0][pairs[:, 1]])
+    alphas = _mean_gradients(folded, run, pairs[:, 0], folded.linear[0][pairs[:, 1]])
     maps = [
         _weighted_sum(alpha, activation, pairs[:, 0])
-        for alpha, activation in zip(alphas, passed.activations, strict=True)
+        for alpha, activation in zip(alphas, run.activations, strict=True)
     ]
     maps[-1].relu_()
     return maps
@@ -144,9 +144,9 @@ def _activations(folded, images):
     return activations, pooled, origins
 
 
-def _mean_gradients(folded, passed, image, linear_weight):
+def _mean_gradients(folded, run, image, linear_weight):
     """Equation (1) for each pair: eight tensors of shape (n_pairs, n_filters_l)."""
-    activations, pooled, origins, features, peaks, _ = passed
+    activations, pooled, origins, features, peaks, _ = run
 
     def per_pair(x):
         # A single image is broadcast instead of copied.

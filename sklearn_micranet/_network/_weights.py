@@ -138,7 +138,7 @@ def write_tensors(path, payload):
     TypeError
         If a value is of another type, which `read_tensors` would refuse.
     """
-    # Straight into a file torch.save hides a full disk behind an error about positions, and writes
+    # Straight into a file torch.save reports a full disk as an error about positions, and writes
     # the name of the file too.
     content = io.BytesIO()
     torch.save(_plain(payload, "payload"), content)

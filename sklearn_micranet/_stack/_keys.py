@@ -54,7 +54,7 @@ def parts_of(value):
     reduce = copyreg.dispatch_table.get(type(value))
     parts = reduce(value) if reduce else value.__reduce_ex__(4)
     if isinstance(parts, str):  # a name in a module
-        return value.__module__, parts
+        return getattr(value, "__module__", None), parts
     return [list(part) if hasattr(part, "__next__") else part for part in parts]
 
 
