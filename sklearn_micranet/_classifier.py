@@ -56,6 +56,11 @@ class MicraNetClassifier(NetworkClassifier):
         (height, width) or (height, width, n_channels) of flattened images, in px. ``None`` makes
         a square number of features a square image and anything else one row. Not used for
         images that are not flattened.
+    background_label : label, default=None
+        The class label of images without any structure, such as "empty": every other class has
+        maps. ``None`` makes the larger of 0 and 1, of -1 and 1, and of False and True the
+        structure. Other pairs of labels do not say which of them it is, and are refused
+        where maps are asked for; of three or more labels all have maps then.
     n_filters : int, default=32
         Filters at the first of four depths; every following depth has twice as many.
     dropout : float, default=0.5
@@ -96,7 +101,7 @@ class MicraNetClassifier(NetworkClassifier):
         dict ``{0: weight, 1: weight}`` for each class.
     negatives_per_positive : float, default=None
         Ratio of unlabelled to positive images: each epoch consists of the images that contain a
-        class and, for each of them, so many images without any, drawn anew. ``None`` uses all
+        structure and, for each of them, so many images without any, drawn anew. ``None`` uses all
         images in every epoch.
     pretrained : str, path-like, dict, FrozenEstimator or None, default=None
         Weights to start from: a file of `save_weights`, a state dict of tensors, or a fitted
@@ -108,7 +113,8 @@ class MicraNetClassifier(NetworkClassifier):
         their batch normalisation; without `pretrained` they keep random weights.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Probability from which a class is predicted present, for all or for each class. A binary
-        problem has one, that of the positive class ``classes_[1]``. Not used when the classes
+        problem has one, that of the structure (of ``classes_[1]``, if nothing says which of two
+        labels that is). Not used when the classes
         are mutually exclusive: then the most probable one is predicted.
     min_coverage : float, default=0.01
         Where masks stand for labels, the share of the image that a class has to cover to be
@@ -146,6 +152,9 @@ class MicraNetClassifier(NetworkClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels; the column numbers for multi-label targets.
+    map_classes_ : ndarray of shape (n_maps,)
+        Labels of the classes that have maps, in the order of the maps: all of an indicator
+        matrix, of exclusive labels all but `background_label`.
     net_ : skorch.NeuralNet
         The trained network with its optimiser and history.
     module_ : torch.nn.Module
@@ -195,6 +204,7 @@ class MicraNetClassifier(NetworkClassifier):
 
     _parameter_constraints: dict = {
         "image_shape": ["array-like", None],
+        "background_label": "no_validation",
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
@@ -226,6 +236,7 @@ class MicraNetClassifier(NetworkClassifier):
         self,
         *,
         image_shape=None,
+        background_label=None,
         n_filters=32,
         dropout=0.5,
         lr=1e-3,
@@ -253,6 +264,7 @@ class MicraNetClassifier(NetworkClassifier):
         verbose=0,
     ):
         self.image_shape = image_shape
+        self.background_label = background_label
         self.n_filters = n_filters
         self.dropout = dropout
         self.lr = lr
@@ -363,7 +375,7 @@ class MicraNetClassifier(NetworkClassifier):
         X : array-like
             Images, as in `fit`.
         y : array-like
-            Labels or masks, as in `fit`. The mask of a binary problem is that of ``classes_[1]``.
+            Labels or masks, as in `fit`. The mask of a binary problem is that of the structure.
         classes : array-like of shape (n_classes,), default=None
             All class labels that will ever be passed. Required in the first call for labels of
             shape (n_samples,).
@@ -411,9 +423,11 @@ class MicraNetClassifier(NetworkClassifier):
             as a whole or, if that fails, left as it was.
         """
         check_is_fitted(self)
+        background = self._targets.background
         metadata = {
             "kind": self._targets.kind,
             "classes": self.classes_.tolist(),
+            "background_label": None if background is None else self.classes_[background].item(),
             "image_shape": self.image_shape_,
             "threshold": np.asarray(self.threshold).tolist(),
         }
@@ -452,13 +466,9 @@ class MicraNetClassifier(NetworkClassifier):
                 f"n_filters must be {architecture['n_filters']}, as in {path}. Got "
                 f"{self.n_filters} instead."
             )
-        n_outputs = architecture["n_outputs"]
-        if metadata.get("kind", "multilabel" if n_outputs > 1 else "binary") == "multilabel":
-            targets = np.zeros((1, n_outputs))
-        else:
-            targets = np.asarray(metadata.get("classes", [0, 1]))
+        targets = self._targets_of_file(architecture["n_outputs"], metadata)
         forget(self)
-        self._set_targets(Targets.of(targets))
+        self._set_targets(targets)
         self.n_channels_in_, self.image_shape_ = architecture["n_channels"], None
         image_shape = metadata.get("image_shape") or self.image_shape
         if image_shape is not None:
@@ -466,7 +476,7 @@ class MicraNetClassifier(NetworkClassifier):
             self.image_shape_ = resolve_image_shape(image_shape, self.n_features_in_)
         self.weights_metadata_ = metadata
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
-        self._weigh_classes(targets)
+        self._weigh_classes(targets.classes)
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             self.net_ = self._build_net(make_augmenter(self.augmentation), weights, self.callbacks)
         self.module_.eval()
@@ -493,7 +503,14 @@ class MicraNetClassifier(NetworkClassifier):
     def _read_training(self, X, y):
         images = self._read_new_images(X)
         name = type(self).__name__
-        return images, read_labels(y, images, name=name, min_coverage=self.min_coverage)
+        labels = read_labels(
+            y,
+            images,
+            name=name,
+            background_label=self.background_label,
+            min_coverage=self.min_coverage,
+        )
+        return images, labels
 
     def _read_new_images(self, X):
         return read_images(X, name=type(self).__name__, image_shape=self.image_shape)
@@ -504,6 +521,23 @@ class MicraNetClassifier(NetworkClassifier):
         if images.is_flattened:  # n_features_in_, and the feature names of a data frame
             validate_data(self, X, skip_check_array=True)
         self._set_targets(targets)
+
+    def _targets_of_file(self, n_outputs, metadata):
+        """Return what the outputs of a network in a file stand for."""
+        kind = metadata.get("kind", "multilabel" if n_outputs > 1 else "binary")
+        if kind == "multilabel":
+            return Targets.of(np.zeros((1, n_outputs)))
+        classes = np.asarray(metadata.get("classes", [0, 1]))
+        targets = Targets.of(classes, metadata.get("background_label"))
+        if self.background_label is not None:
+            wanted = Targets.of(classes, self.background_label)
+            if kind == "binary" and wanted.positive != targets.positive:
+                raise ValueError(
+                    f"background_label must be {classes[1 - targets.positive]!r}, as the network "
+                    f"of the file was trained. Got {self.background_label!r} instead."
+                )
+            targets = wanted
+        return targets
 
     def _set_targets(self, targets):
         targets.check_threshold(self.threshold)
@@ -555,7 +589,7 @@ class MicraNetClassifier(NetworkClassifier):
             if classes is None and not are_masks(y):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             labels = np.asarray([0, 1] if classes is None else classes)
-        self._learn_input(X, images, Targets.of(labels))
+        self._learn_input(X, images, Targets.of(labels, self.background_label))
         self._weigh_classes(labels)
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
 

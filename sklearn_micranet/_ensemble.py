@@ -52,6 +52,8 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         The fitted networks.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
+    map_classes_ : ndarray of shape (n_maps,)
+        Labels of the classes that have maps, see :class:`MicraNetClassifier`.
     n_features_in_ : int
         Number of features of flattened training images.
 
@@ -150,6 +152,9 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
             for seed, part in zip(seeds, parts, strict=True)
         )
         return self
+
+    def _refuse_ambiguous(self, y):
+        self.estimator._refuse_ambiguous(y)
 
     @property
     def classes_(self):

@@ -62,6 +62,8 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         The fitted classifier.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
+    map_classes_ : ndarray of shape (n_maps,)
+        Labels of the classes that have maps, in their order.
     n_features_in_ : int
         Number of features of flattened training images.
 
@@ -140,7 +142,9 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         TypeError
             If `estimator` is none of those described.
         """
-        classifier_explained_by(self.estimator)
+        _, classifier = classifier_explained_by(self.estimator)
+        if not isinstance(self.estimator, FrozenEstimator):
+            classifier._refuse_ambiguous(y)
         self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
         return self
 
@@ -155,16 +159,17 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
 
         Returns
         -------
-        local_maps : LazyStack of shape (n_samples, n_classes, n_layers, height, width)
+        local_maps : LazyStack of shape (n_samples, n_maps, n_layers, height, width)
             Of dtype float32. Its ``layer_names`` are "L1" to "L8"; of an ensemble pairs such as
-            ("L8", 2), the layer and the network. A binary problem has one class, the positive
-            one. A sequence of arrays of shape (n_classes, n_layers,
+            ("L8", 2), the layer and the network. Its ``class_names`` are those of `map_classes_`.
+            A sequence of arrays of shape (n_maps, n_layers,
             height, width) if the images differ in size.
         """
         self._validate_params()
         check_is_fitted(self)
         steps, classifier = classifier_explained_by(self.estimator_)
         explained = classifier._explained()
+        explained.targets.check_maps()
         for step in steps:
             X = step.transform(X)
         images = classifier._read_images(X)
@@ -177,10 +182,17 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
             memory=self.memory,
         )
         names = _layer_names(len(explained.networks), self.include_image)
-        n_maps = explained.targets.n_outputs
+        n_maps = len(explained.targets.map_outputs)
         full = partial(_upsampled, n_maps=n_maps, min_max=self.min_max)
         item_shape = images.size and (n_maps, len(names), *images.size)
-        return small_maps.map(full, item_shape=item_shape, layer_names=names)
+        maps = small_maps.map(full, item_shape=item_shape, layer_names=names)
+        maps.class_names = tuple(explained.targets.map_classes.tolist())
+        return maps
+
+    @property
+    def map_classes_(self):
+        check_is_fitted(self)
+        return classifier_explained_by(self.estimator_)[1].map_classes_
 
     @property
     def classes_(self):
@@ -249,7 +261,8 @@ class _Explain:
             for tensor in weights.values()
         ]
         threshold = np.asarray(explained.threshold, dtype=float)
-        settings = [explained.targets.kind, threshold, explained.image_shape]
+        targets = explained.targets
+        settings = [targets.kind, targets.map_outputs, threshold, explained.image_shape]
         return key_of(__version__, networks, settings, self.classes, self.include_image)
 
     def __getstate__(self):
@@ -275,10 +288,12 @@ class _Explain:
     def _explain_part(self, images, size):
         runs = [forward(folded, images) for folded in self.folded]
         pairs = self._select([run.logits for run in runs]).nonzero()
+        outputs = torch.from_numpy(self.explained.targets.map_outputs).to(pairs.device)
+        explained = torch.stack([pairs[:, 0], outputs[pairs[:, 1]]], dim=1)
         layers = [
             layer.cpu().numpy()
             for folded, run in zip(self.folded, runs, strict=True)
-            for layer in local_maps(folded, run, pairs)
+            for layer in local_maps(folded, run, explained)
         ]
         pairs = pairs.cpu().numpy()
         for i, image in enumerate(images):
@@ -290,12 +305,12 @@ class _Explain:
             yield _SmallMaps(pairs[mine, 1], of_image, grey, size, tuple(images.shape[2:]))
 
     def _select(self, logits):
-        """Choose the (image, class) pairs to explain."""
-        if self.classes == "all":
-            return torch.ones_like(logits[0], dtype=torch.bool)
+        """Choose the (image, map) pairs to explain."""
         targets = self.explained.targets
         mean = targets.mean_logits([one.cpu().numpy() for one in logits])
-        present = targets.present(mean, self.explained.threshold)
+        present = targets.present(mean, self.explained.threshold)[:, targets.map_outputs]
+        if self.classes == "all":
+            present[:] = True
         return torch.from_numpy(present).to(logits[0].device)
 
 
@@ -313,19 +328,14 @@ def _upsampled(maps, *, n_maps, min_max):
 
 
 def _upsample(maps, size, padded_size, min_max):
-    """Scale maps to [0, 1] and upsample them to the image, without its padding."""
-    # The part that the image covers; scaling it before upsampling has less to read.
-    used = [
-        (n - 1) * n_map // n_padded + 1
-        for n, n_map, n_padded in zip(size, maps.shape[1:], padded_size, strict=True)
-    ]
+    """Scale maps to [0, 1] and upsample them to the image, without its padding.
+
+    Each pixel of a map covers exactly as many pixels of the image as the poolings have made of it.
+    """
+    factor = padded_size[0] // maps.shape[1]
+    maps = maps[:, : -(-size[0] // factor), : -(-size[1] // factor)]
     if min_max:
-        covered = maps[:, : used[0], : used[1]]
-        low = covered.min(axis=(1, 2), keepdims=True)
-        spread = covered.max(axis=(1, 2), keepdims=True) - low
+        low = maps.min(axis=(1, 2), keepdims=True)
+        spread = maps.max(axis=(1, 2), keepdims=True) - low
         maps = (maps - low) / np.where(spread > 0, spread, np.inf)
-    rows, columns = (
-        np.arange(n) * n_map // n_padded
-        for n, n_map, n_padded in zip(size, maps.shape[1:], padded_size, strict=True)
-    )
-    return maps[:, rows[:, np.newaxis], columns]
+    return maps.repeat(factor, axis=1).repeat(factor, axis=2)[:, : size[0], : size[1]]

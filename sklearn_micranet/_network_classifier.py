@@ -4,6 +4,7 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
@@ -95,6 +96,17 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     A subclass has the parameter `threshold` and, when fitted, `_targets`.
     """
 
+    @property
+    def map_classes_(self):
+        check_is_fitted(self)
+        return self._targets.map_classes
+
+    def _refuse_ambiguous(self, y):
+        """Raise a ValueError for labels of which maps would be refused after the training."""
+        is_table = isinstance(y, list) and len(y) and np.ndim(y[0])
+        if y is not None and not is_table and np.ndim(y) == 1 and len(set(y)) > 1:
+            Targets.of(np.asarray(y), self.background_label).check_maps()
+
     @abstractmethod
     def _read_training(self, X, y):
         """Return the Images and Labels that `fit` would train on; nothing is remembered."""
@@ -139,7 +151,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         logits : float32 ndarray of shape (n_samples, n_classes), or (n_samples,) if binary
         """
         logits = self._logits_of(X)
-        return logits[:, 0] if self._targets.kind == "binary" else logits
+        return self._targets.decision(logits)
 
     def predict_proba(self, X):
         """Return the probability of each class.

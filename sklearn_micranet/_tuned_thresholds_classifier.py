@@ -92,8 +92,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         of one that was fitted already, this is a copy that shares its network.
     best_thresholds_ : float ndarray of shape (n_classes,)
         Probability, in [0, 1], from which each class is predicted present. A binary problem has
-        one, that of the positive class ``classes_[1]``. A class that all held-out images contain,
-        or none, keeps the `threshold` of `estimator`, 0.5 if it has none.
+        one: of a network that of the structure, of others that of ``classes_[1]``. A class that all
+        held-out images contain, or none, keeps the `threshold` of `estimator`, 0.5 if it has none.
     best_scores_ : float ndarray of shape (n_classes,)
         Held-out score of each threshold; NaN for classes that could not be tuned. Being the best
         of many, it is optimistic.
@@ -340,6 +340,14 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         check_is_fitted(self)
         return _thawed(self.estimator_)._explained()
 
+    @available_if(_explains)
+    def _refuse_ambiguous(self, y):
+        _thawed(self.estimator)._refuse_ambiguous(y)
+
+    @property
+    def map_classes_(self):
+        return self._targets.map_classes
+
     def _read_images(self, X):
         return _thawed(self.estimator_)._read_images(X)
 
@@ -412,7 +420,8 @@ def _probabilities(estimator, X, targets):
     """Return the probability of each output, of shape (n_samples, n_outputs)."""
     probabilities = estimator.predict_proba(X)
     if targets.kind == "binary":
-        return _column(probabilities, estimator.classes_, targets.classes[1])[:, np.newaxis]
+        label = targets.classes[targets.positive]
+        return _column(probabilities, estimator.classes_, label)[:, np.newaxis]
     if isinstance(probabilities, list):
         columns = zip(probabilities, estimator.classes_, strict=True)
         probabilities = np.column_stack([_column(p, classes, 1) for p, classes in columns])

@@ -10,6 +10,12 @@ from sklearn.utils.validation import check_array
 
 from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack
 from sklearn_micranet._stack._sources import is_lazy, is_ragged, unpacked
+from sklearn_micranet._stack._warnings import warn_user
+
+MAX_CHANNELS = 16  # of a plausible image
+_N_COLOURS = (3, 4)  # RGB and RGBA
+_N_FEATURES_OF_AN_IMAGE = 256
+_MIN_SIDE = 8  # px, of a plausible image with channels
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def read_images(X, *, name, image_shape=None, n_channels=None, allow_ragged=Fals
             f"{stack.ndim} dimensions instead."
         )
     _check_not_empty(stack)
+    _check_layout(stack.shape)
     got = stack.shape[3] if stack.ndim == 4 else 1
     if n_channels is not None:
         _check_channels(got, n_channels, name)
@@ -110,6 +117,26 @@ def resolve_image_shape(image_shape, n_features):
     return shape
 
 
+def _check_layout(shape):
+    """Refuse what is no stack of images with channels last."""
+    if len(shape) == 3:
+        if shape[2] in _N_COLOURS and shape[1] >= _MIN_SIDE:
+            raise ValueError(
+                "X of 3 dimensions must have the shape (n_samples, height, width). Got "
+                f"{shape}, which would be images of {shape[2]} px width, instead: pass a single "
+                "colour image as image[np.newaxis]."
+            )
+        return
+    if shape[3] > MAX_CHANNELS or min(shape[1:3]) < _MIN_SIDE:
+        channels_first = shape[1] <= MAX_CHANNELS and min(shape[2:]) >= _MIN_SIDE
+        mend = "np.moveaxis(X, 1, -1)" if channels_first else f"images of at least {_MIN_SIDE} px"
+        raise ValueError(
+            "X of 4 dimensions must have the shape (n_samples, height, width, n_channels), with "
+            f"sides of at least {_MIN_SIDE} px and at most {MAX_CHANNELS} channels. Got {shape} "
+            f"instead: pass {mend}."
+        )
+
+
 def _read_ragged(X, name, n_channels):
     if not is_lazy(X):
         stack = [_check_array(x, name) for x in X]
@@ -132,7 +159,14 @@ def _check_read(images, *, n_channels, name):
 
 def _shape_of_flattened(n_features, name, image_shape, n_channels):
     if n_channels is None:
-        return resolve_image_shape(image_shape, n_features)
+        shape = resolve_image_shape(image_shape, n_features)
+        if image_shape is None and shape[0] == 1 and n_features >= _N_FEATURES_OF_AN_IMAGE:
+            warn_user(
+                f"Each of the {n_features} features of a sample is taken for a pixel of one row, as "
+                f"{n_features} is no square number. Set image_shape=(height, width, n_channels), "
+                "or pass images of that shape."
+            )
+        return shape
     if image_shape is None:
         raise ValueError(
             f"{name} was fitted on images of shape (n_samples, height, width) or (n_samples, "

@@ -21,7 +21,7 @@ class Labels(NamedTuple):
     targets: Targets
 
 
-def read_labels(y, images, *, name, targets=None, min_coverage=MIN_COVERAGE):
+def read_labels(y, images, *, name, targets=None, background_label=None, min_coverage=MIN_COVERAGE):
     """Read the labels of images, or the masks that stand for them.
 
     Parameters
@@ -33,6 +33,8 @@ def read_labels(y, images, *, name, targets=None, min_coverage=MIN_COVERAGE):
         Class of the estimator, for the errors.
     targets : Targets, default=None
         What the labels must correspond to. ``None`` takes it from them.
+    background_label : label, default=None
+        Of images without any structure; not used with `targets`.
     min_coverage : float in [0, 1], default=0.01
         Share of an image that the mask of a class has to cover for the class to be present.
 
@@ -42,7 +44,7 @@ def read_labels(y, images, *, name, targets=None, min_coverage=MIN_COVERAGE):
     """
     y = read_y(y, images, name=name, targets=targets, min_coverage=min_coverage)
     if targets is None:
-        return Labels(y, Targets.of(y))
+        return Labels(y, Targets.of(y, background_label))
     targets.check(y)
     return Labels(y, targets)
 

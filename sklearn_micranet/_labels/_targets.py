@@ -5,30 +5,43 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 
+# Pairs of labels that say which of them is the structure: the larger one.
+_TELLING = ({0, 1}, {-1, 1})
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Correspondence between labels, what the network is trained on, and its logits.
+    """Correspondence between labels, what the network is trained on, its logits and its maps.
 
     Attributes
     ----------
     kind : {"binary", "multiclass", "multilabel"}
     classes : ndarray of shape (n_classes,)
+    background : int or None
+        Index of the class that stands for images without any structure.
     """
 
     kind: str
     classes: np.ndarray
+    background: int | None = None
 
     @classmethod
-    def of(cls, y):
+    def of(cls, y, background_label=None):
         """Return the targets of labels.
 
         Parameters
         ----------
         y : ndarray of shape (n_samples,) or (n_samples, n_classes)
             Labels, or all class labels, of at least two classes; or an indicator matrix.
+        background_label : label, default=None
+            Of images without any structure.
         """
         if y.ndim == 2:
+            if background_label is not None:
+                raise ValueError(
+                    "background_label must be None for an indicator matrix or masks, in which no "
+                    f"class stands for the background. Got {background_label!r} instead."
+                )
             return cls("multilabel", np.arange(y.shape[1]))
         classes = np.unique(y)
         if len(classes) < 2:
@@ -36,12 +49,53 @@ class Targets:
                 "y must hold at least two classes, images with and images without a structure. "
                 f"Got one class instead: {classes.tolist()}."
             )
-        return cls("binary" if len(classes) == 2 else "multiclass", classes)
+        background = None
+        if background_label is not None:
+            found = np.flatnonzero(classes == background_label)
+            if len(found) != 1:
+                raise ValueError(
+                    f"background_label must be one of the classes {classes.tolist()}. Got "
+                    f"{background_label!r} instead."
+                )
+            background = int(found[0])
+        elif len(classes) == 2 and set(classes.tolist()) in _TELLING:
+            background = 0
+        return cls("binary" if len(classes) == 2 else "multiclass", classes, background)
 
     @property
     def n_outputs(self):
-        """Number of logits: one for a binary problem, that of the positive class ``classes[1]``."""
+        """Number of logits: one for a binary problem, that of the `positive` class."""
         return 1 if self.kind == "binary" else len(self.classes)
+
+    @property
+    def positive(self):
+        """Index of the class of a binary problem that its logit stands for."""
+        return 0 if self.background == 1 else 1
+
+    @property
+    def map_outputs(self):
+        """Indices of the outputs that have maps."""
+        if self.kind == "binary":
+            return np.array([0])
+        outputs = np.arange(self.n_outputs)
+        return outputs if self.background is None else np.delete(outputs, self.background)
+
+    @property
+    def map_classes(self):
+        """Labels of the classes that have maps, in their order."""
+        if self.kind == "binary":
+            return self.classes[[self.positive]]
+        return self.classes[self.map_outputs]
+
+    def check_maps(self):
+        """Raise a ValueError if nobody has said which of two labels is the structure."""
+        if self.kind == "binary" and self.background is None:
+            first, second = self.classes.tolist()
+            raise ValueError(
+                "Maps are those of the structure. Of two labels, one must be said to be the "
+                f"background. Got {first!r} and {second!r} instead, which may mean either. Set "
+                f"background_label={first!r} or background_label={second!r} of the classifier."
+            )
 
     def check(self, y):
         """Raise a ValueError if y holds labels that are not among the classes."""
@@ -79,8 +133,16 @@ class Targets:
         """
         if self.kind == "multilabel":
             return y.astype(np.float32)
-        indices = np.searchsorted(self.classes, y)
-        return indices[:, np.newaxis].astype(np.float32) if self.kind == "binary" else indices
+        if self.kind == "binary":
+            return self.indicator(y)[:, [self.positive]].astype(np.float32)
+        return np.searchsorted(self.classes, y)
+
+    def has_structure(self, y):
+        """Return whether each sample contains any class but the background, bool."""
+        indicator = self.indicator(y)
+        if self.kind == "binary":
+            return indicator[:, self.positive]
+        return indicator[:, self.map_outputs].any(axis=1)
 
     def indicator(self, y):
         """Return which classes a sample contains, bool of shape (n_samples, n_classes)."""
@@ -94,8 +156,15 @@ class Targets:
             return softmax(logits, axis=1)
         probabilities = expit(logits)
         if self.kind == "binary":
-            return np.hstack([1 - probabilities, probabilities])
+            columns = [1 - probabilities, probabilities]
+            return np.hstack(columns if self.positive == 1 else columns[::-1])
         return probabilities
+
+    def decision(self, logits):
+        """Return the logits as scikit-learn has them: of a binary problem those of classes[1]."""
+        if self.kind != "binary":
+            return logits
+        return logits[:, 0] if self.positive == 1 else -logits[:, 0]
 
     def mean_logits(self, logits):
         """Return the logits of the mean of the probabilities that several arrays of logits mean.
@@ -127,6 +196,6 @@ class Targets:
         """Return the labels of what :meth:`present` returned."""
         if self.kind == "multilabel":
             return present.astype(int)
-        return self.classes[
-            present[:, 0].astype(int) if self.kind == "binary" else present.argmax(axis=1)
-        ]
+        if self.kind == "binary":
+            return self.classes[np.where(present[:, 0], self.positive, 1 - self.positive)]
+        return self.classes[present.argmax(axis=1)]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ._shape import MIN_SIZE
+from ._shape import STRIDE
 
 
 def to_tensor(images, image_shape=None):
@@ -20,8 +20,9 @@ def to_tensor(images, image_shape=None):
 
     Returns
     -------
-    tensor : float32 Tensor of shape (n, n_channels, max(height, 8), max(width, 8))
-        Small images are padded with zeros at the bottom and the right.
+    tensor : float32 Tensor of shape (n, n_channels, padded height, padded width)
+        Sides that are no multiple of `STRIDE` are continued at the bottom and the right with the
+        values of the edge, so that each pixel of a map covers the same pixels of every image.
     """
     if images.ndim == 2:
         images = images.reshape(len(images), *image_shape)
@@ -37,8 +38,8 @@ def to_tensor(images, image_shape=None):
         )
     height, width = images.shape[2:]
     tensor = torch.from_numpy(images)
-    if height < MIN_SIZE or width < MIN_SIZE:
-        tensor = F.pad(tensor, (0, max(0, MIN_SIZE - width), 0, max(0, MIN_SIZE - height)))
+    if height % STRIDE or width % STRIDE:
+        tensor = F.pad(tensor, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
     return tensor
 
 

@@ -44,6 +44,11 @@ class LazyStack(NDArrayOperatorsMixin, Sequence):
         "L8" or, of several networks, a pair of that and the number of the network.
     memory : str or object with the joblib.Memory interface, default=None
         Where samples are kept, and found by their key, instead of being computed again.
+
+    Attributes
+    ----------
+    class_names : tuple or None
+        Labels of the classes along the second axis, if they are known. They travel on.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class LazyStack(NDArrayOperatorsMixin, Sequence):
         self.batch_size = batch_size
         self.layer_names = layer_names
         self.memory = memory
+        self.class_names = getattr(source, "class_names", None)
         self._indices = np.arange(n_samples(source))
         self._last = {}  # index: sample, of the last batch, shared by all selections of this stack
 
@@ -115,7 +121,7 @@ class LazyStack(NDArrayOperatorsMixin, Sequence):
             return selected
         part = _Part(tuple(rest))
         item_shape = self.item_shape and part(np.broadcast_to(0, self.item_shape)).shape
-        return LazyStack(
+        stack = LazyStack(
             selected,
             _Each(part),
             item_shape=item_shape,
@@ -123,6 +129,10 @@ class LazyStack(NDArrayOperatorsMixin, Sequence):
             batch_size=self.batch_size,
             layer_names=self.layer_names and _names_of_part(self.layer_names, rest),
         )
+        if self.class_names and isinstance(rest[0], Integral | slice):
+            is_slice = isinstance(rest[0], slice)
+            stack.class_names = self.class_names[rest[0]] if is_slice else None
+        return stack
 
     def __iter__(self):
         for batch in self.batches():

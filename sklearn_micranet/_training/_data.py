@@ -25,14 +25,19 @@ class LabelledImages(Dataset):
         What each image weighs in the loss. With weights, a batch holds (targets, weights).
     indices : ndarray of int of shape (n_selected,), default=None
         The images that belong to this data set; all of them by default.
+    is_positive : ndarray of bool of shape (n_selected,), default=None
+        Whether each image contains any structure; by default, whether any target is not 0.
     """
 
-    def __init__(self, images, targets, image_shape, weights=None, indices=None):
+    def __init__(self, images, targets, image_shape, weights=None, indices=None, is_positive=None):
         self.images = images
         self.targets = targets
         self.image_shape = image_shape
         self.weights = weights
         self.indices = np.arange(len(targets)) if indices is None else indices
+        self.is_positive = is_positive
+        if is_positive is None:
+            self.is_positive = targets.reshape(len(targets), -1).any(dim=1).numpy()
 
     def subset(self, positions):
         """Return the data set of a part of the images."""
@@ -43,17 +48,13 @@ class LabelledImages(Dataset):
             self.image_shape,
             weights,
             self.indices[positions],
+            self.is_positive[positions],
         )
 
     @property
     def size(self):
         """Height and width of the images, in px."""
         return tuple(self.image_shape or self.images.shape[1:])[:2]
-
-    @property
-    def is_positive(self):
-        """Whether each image contains any class, bool ndarray of shape (n_selected,)."""
-        return self.targets.flatten(1).any(dim=1).numpy()
 
     def __len__(self):
         return len(self.indices)
@@ -74,11 +75,12 @@ def labelled_images(images, labels, sample_weight=None):
     sample_weight : array-like of shape (n_samples,), default=None
     """
     targets = torch.from_numpy(labels.targets.encode(labels.y))
-    if sample_weight is None:
-        return LabelledImages(images.stack, targets, images.image_shape)
-    weights = check_sample_weight(sample_weight, len(images))
-    data = LabelledImages(images.stack, targets, images.image_shape, weights)
-    return data.subset(weights.nonzero()[:, 0])
+    is_positive = labels.targets.has_structure(labels.y)
+    weights = None if sample_weight is None else check_sample_weight(sample_weight, len(images))
+    data = LabelledImages(
+        images.stack, targets, images.image_shape, weights, is_positive=is_positive
+    )
+    return data if weights is None else data.subset(weights.nonzero()[:, 0])
 
 
 def check_sample_weight(sample_weight, n_samples):
@@ -163,10 +165,11 @@ def check_epoch(data, targets, *, n_updated, negatives_per_positive, is_balanced
         )
     if negatives_per_positive is None:
         return
-    if targets.kind == "multiclass" or len(np.unique(data.is_positive)) < 2:
+    targets.check_maps()  # of two labels, it must be known which of them is the structure
+    if len(np.unique(data.is_positive)) < 2:
         raise ValueError(
-            "negatives_per_positive needs images with a class and images without any: a row of "
-            "zeros in an indicator matrix, or classes_[0] of two classes. Got a "
+            "negatives_per_positive needs images with a structure and images without any: a row "
+            "of zeros in an indicator matrix, or images of the background_label. Got a "
             f"{targets.kind} y that lacks one of them instead."
         )
     if is_balanced:

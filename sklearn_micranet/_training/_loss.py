@@ -42,7 +42,9 @@ def class_weights(class_weight, targets, y):
             )
         _check_weights(class_weight, targets.classes.tolist())
         weights = _of_labels(class_weight, targets.classes, y)
-        return weights[:, np.newaxis] if targets.kind == "binary" else weights
+        if targets.kind == "binary":  # of the class that the logit does not stand for, and of it
+            weights = weights[[1 - targets.positive, targets.positive], np.newaxis]
+        return weights
     if isinstance(class_weight, Mapping):  # the weight of a class where it is present
         _check_weights(class_weight, targets.classes.tolist())
         class_weight = [{1: class_weight.get(k, 1.0)} for k in targets.classes.tolist()]

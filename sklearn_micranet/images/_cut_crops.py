@@ -5,9 +5,8 @@ import os
 import numpy as np
 from scipy.spatial import KDTree
 
+from sklearn_micranet._labels._images import MAX_CHANNELS
 from sklearn_micranet._stack._lazy_stack import LazyStack
-
-_MAX_CHANNELS = 16
 
 
 def check_arrays(name, value, how="read_images(path).images"):
@@ -46,9 +45,9 @@ def shapes_and_dtype(images):
             "n_channels), all with the same number of channels; pass a single image as [image]. "
             f"Got the shapes {sorted(set(shapes))} instead."
         )
-    if shapes[0][2:] > (_MAX_CHANNELS,):
+    if shapes[0][2:] > (MAX_CHANNELS,):
         raise ValueError(
-            f"images must have their channels, at most {_MAX_CHANNELS}, on the last axis. Got an "
+            f"images must have their channels, at most {MAX_CHANNELS}, on the last axis. Got an "
             f"image of shape {shapes[0]} instead: move the channels with np.moveaxis, or pass the "
             "planes of a stack as images of their own."
         )
