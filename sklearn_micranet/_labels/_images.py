@@ -162,7 +162,7 @@ def _shape_of_flattened(n_features, name, image_shape, n_channels):
         shape = resolve_image_shape(image_shape, n_features)
         if image_shape is None and shape[0] == 1 and n_features >= _N_FEATURES_OF_AN_IMAGE:
             warn_user(
-                f"Each of the {n_features} features of a sample is taken for a pixel of one row, as "
+                f"The {n_features} features of a sample are taken for the pixels of one row, as "
                 f"{n_features} is no square number. Set image_shape=(height, width, n_channels), "
                 "or pass images of that shape."
             )

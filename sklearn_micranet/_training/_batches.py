@@ -54,8 +54,7 @@ class BatchIterator:
             self.n_images = self.is_positive.sum() + n_drawn
 
     def __len__(self):
-        n = self.n_images
-        return max(1, min(-(-n // self.batch_size), n // 2))
+        return n_batches(self.n_images, self.batch_size)
 
     def __iter__(self):
         positions = np.arange(self.n_images)
@@ -69,6 +68,11 @@ class BatchIterator:
             batches = _ahead(_to_cuda(batch, self.device) for batch in batches)
         for images, y in batches:
             yield (self.augment(images) if self.augment else images), y
+
+
+def n_batches(n_images, batch_size):
+    """Return in how many batches images are read, so that none is alone in one."""
+    return max(1, min(-(-n_images // batch_size), n_images // 2))
 
 
 def _permutation(n):

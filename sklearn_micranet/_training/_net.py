@@ -5,8 +5,10 @@ from skorch import NeuralNet
 from skorch.helper import predefined_split
 
 from ._batches import BatchIterator
+from ._statistics import BatchStatistics
 
 _OF_ONE_TRAINING = ("lr_schedule", "progress_bar", "early_stopping", "checkpoint")
+_STATISTICS = "batch_statistics"
 
 
 def build_net(
@@ -19,6 +21,7 @@ def build_net(
     callbacks=(),
     verbose=0,
     valid_data=None,
+    negatives_per_positive=None,
     **iteration,
 ):
     """Return an initialised skorch net that trains with Adam.
@@ -36,10 +39,14 @@ def build_net(
     verbose : int
     valid_data : LabelledImages or None
         What is monitored after each epoch.
-    **iteration : dict
+    negatives_per_positive, **iteration
         Parameters of the `BatchIterator` of the training batches.
     """
-    iteration |= {"shuffle": True, "device": device}
+    iteration |= {
+        "shuffle": True,
+        "negatives_per_positive": negatives_per_positive,
+        "device": device,
+    }
     groups = {"module": module[1], "criterion": criterion[1], "iterator_train": iteration}
     parameters = {f"{of}__{k}": v for of, group in groups.items() for k, v in group.items()}
     return NeuralNet(
@@ -51,7 +58,8 @@ def build_net(
         iterator_train=BatchIterator,
         iterator_valid=BatchIterator,
         train_split=None if valid_data is None else predefined_split(valid_data),
-        callbacks=list(callbacks),
+        # Last, so that the weights of the best epoch are back when it sees the end of a training.
+        callbacks=[*callbacks, (_STATISTICS, BatchStatistics())],
         device=device,
         verbose=int(verbose),
         **parameters,
@@ -73,8 +81,11 @@ def finish_net(net, callbacks):
         If the training diverged.
     """
     net.train_split = None
-    net.callbacks = list(callbacks)
-    net.callbacks_ = [pair for pair in net.callbacks_ if pair[0] not in _OF_ONE_TRAINING]
+    # From now on a training is one of `partial_fit`, whose epochs are too short for estimates.
+    statistics = (_STATISTICS, BatchStatistics(n_steps=0))
+    net.callbacks = [*callbacks, statistics]
+    dropped = (*_OF_ONE_TRAINING, _STATISTICS)
+    net.callbacks_ = [pair for pair in net.callbacks_ if pair[0] not in dropped] + [statistics]
     net.module_.eval()
     if not all(tensor.isfinite().all() for tensor in net.module_.state_dict().values()):
         raise ValueError(

@@ -1,11 +1,12 @@
 """Learning rates, early stopping and the progress bar, as skorch callbacks."""
 
-from math import cos, pi
+from math import ceil, cos, pi
 
 from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 WARM_UP_SHARE = 0.1  # of all steps
+STEPS_OF_AN_EPOCH = 10  # at least, for an epoch to count as one in what waits for improvement
 
 
 class WarmupCosine:
@@ -39,6 +40,11 @@ class TrainingBar(ProgressBar):
             super().on_batch_end(net, **kwargs)
 
 
+def patience_in_epochs(patience, n_batches):
+    """Return how many epochs a patience is: epochs of few steps count in proportion to ten."""
+    return ceil(patience * max(1, STEPS_OF_AN_EPOCH / n_batches))
+
+
 def training_callbacks(classifier, n_batches, monitor):
     """Return the skorch callbacks of the schedule, of early stopping and of the progress bar.
 
@@ -56,7 +62,7 @@ def training_callbacks(classifier, n_batches, monitor):
             ReduceLROnPlateau,
             monitor=monitor,
             factor=0.1,
-            patience=classifier.patience,
+            patience=patience_in_epochs(classifier.patience, n_batches),
             min_lr=classifier.min_lr,
         )
         callbacks.append(("lr_schedule", schedule))
@@ -71,7 +77,9 @@ def training_callbacks(classifier, n_batches, monitor):
     # Last: callbacks after it miss the end of the last epoch.
     if classifier.early_stopping:
         stopping = EarlyStopping(
-            monitor=monitor, patience=classifier.n_iter_no_change, load_best=True
+            monitor=monitor,
+            patience=patience_in_epochs(classifier.n_iter_no_change, n_batches),
+            load_best=True,
         )
         callbacks.append(("early_stopping", stopping))
     return callbacks
