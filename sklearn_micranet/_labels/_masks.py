@@ -3,11 +3,12 @@
 import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
-from sklearn_micranet._stack._sources import is_ragged
+from sklearn_micranet._stack._sources import is_ragged, unpacked
 
 
 def are_masks(y):
-    """Whether labels are given as masks of shape (n_samples, n_classes, height, width)."""
+    """Whether y is given as masks of shape (n_samples, n_classes, height, width), or instances."""
+    y = unpacked(y)
     if isinstance(y, (list, tuple)):
         return len(y) > 0 and np.ndim(y[0]) == 3
     return getattr(y, "ndim", 0) == 4

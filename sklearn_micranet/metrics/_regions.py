@@ -1,11 +1,12 @@
 """Points, masks and instances: what each is recognised by, and one made from another.
 
 Of a sample, points have the shape (n_objects, 3), masks and instances (n_maps, height, width).
-Masks are bool, or integers of which none in all samples is above 1; other integers are instances.
+Masks are bool, or hold 0 and 1 only in all samples; other integers are instances.
 """
 
 import numpy as np
 from scipy import ndimage
+from sklearn.utils.validation import check_consistent_length
 
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -36,11 +37,43 @@ def as_instances(y, name="y"):
     """Return numbered objects for each sample: those of masks are their connected components."""
     samples = _check_regions(y, name)
     if any(sample.dtype != bool and sample.max(initial=0) > 1 for sample in samples):
+        if all(np.isin(sample, (0, 255)).all() for sample in samples):
+            raise ValueError(
+                f"{name} must hold masks, or instances with a number for each object. Got 0 and "
+                f"255 only instead, which looks like masks: pass `{name} > 0`."
+            )
         return samples
     return [
         np.stack([ndimage.label(mask, structure=_NEIGHBOURS)[0] for mask in sample])
         for sample in samples
     ]
+
+
+def check_fit(y, stack, name="y"):
+    """Return samples of masks or instances, after a check that they fit a stack of maps.
+
+    Nothing of the stack is read: samples of a lazy one that differ in size are not compared.
+    """
+    samples = _check_regions(y, name)
+    check_consistent_length(stack, samples)
+    for i, (sample, shape) in enumerate(zip(samples, _known_shapes(stack), strict=False)):
+        if sample.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"{name} must have the height and width of the images, {shape[1:]} for sample {i}. "
+                f"Got {sample.shape[1:]} instead."
+            )
+        if len(sample) != shape[0]:
+            raise ValueError(
+                f"{name} must have one channel per class, {shape[0]} in all; a binary problem has "
+                f"one, that of the positive class. Got {len(sample)} for sample {i} instead."
+            )
+    return samples
+
+
+def _known_shapes(stack):
+    if not stack.is_ragged:
+        return [stack.item_shape] * len(stack)
+    return [sample.shape for sample in stack.source] if isinstance(stack.source, list) else []
 
 
 def centres(labels):
@@ -119,6 +152,8 @@ def _images(instances):
 
 
 def _check_regions(y, name):
+    if not np.iterable(y):
+        raise ValueError(f"{name} must hold masks or instances. Got {y!r} instead.")
     samples = [np.asarray(sample) for sample in y]
     for i, sample in enumerate(samples):
         if sample.ndim != 3:
@@ -127,6 +162,13 @@ def _check_regions(y, name):
                 f"sample. Got shape {sample.shape} for sample {i} instead. For one map of shape "
                 f"(height, width), pass `{name}[:, np.newaxis]`."
             )
-        if sample.dtype != bool:
+        if sample.dtype.kind == "f" and np.isin(sample, (0, 1)).all():
+            samples[i] = sample != 0
+        elif sample.dtype.kind == "f":
+            raise ValueError(
+                f"{name} must hold masks, of dtype bool or of 0 and 1 only, or instances, integers "
+                f"with a number for each object. Got other values of {sample.dtype} instead."
+            )
+        elif sample.dtype != bool:
             check_instances(sample, f"{name}[{i}]")
     return samples

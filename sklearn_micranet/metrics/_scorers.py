@@ -34,8 +34,8 @@ def detection_scorer(*, max_distance):
         can be pickled. `y` holds for each sample points of shape (n_objects, 3) with rows (class
         index, row, column), or masks or instances of shape (n_maps, height, width). An object of
         masks is a connected component. Its position is its centroid, or the pixel of the object
-        nearest to the centroid if that lies outside the object, as in a ring. Masks are bool, or
-        integers of which none is above 1; other integers are instances.
+        nearest to the centroid if that lies outside the object, as in a ring. Masks are bool or
+        hold 0 and 1 only; other integers are instances. Masks of 0 and 255 raise ValueError.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def instance_scorer(metric="f1", *, threshold=0.5):
         or a list if the images differ in size. For a pipeline whose last step has this method,
         the steps before transform X; of a fitted search, the best estimator is scored. It can be
         pickled. `y` holds instances of the same shape, or masks, whose connected components are
-        the objects. Masks are bool, or integers of which none is above 1.
+        the objects. Masks are bool or hold 0 and 1 only; those of 0 and 255 raise ValueError.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from lazy import objects
 
 from sklearn_micranet._labels._masks import are_masks, check_masks
 
@@ -12,6 +13,8 @@ from sklearn_micranet._labels._masks import are_masks, check_masks
         (torch.zeros(2, 1, 4, 5), True),
         ([np.zeros((1, 4, 5)), np.zeros((1, 6, 5))], True),
         (np.zeros((2, 1, 4, 5), dtype=int).tolist(), True),
+        (objects(np.zeros((1, 4, 5)), np.zeros((1, 6, 5))), True),
+        (objects(np.zeros((0, 3)), np.zeros((2, 3))), False),
         (["cat", "dog"], False),
         ([0, 1], False),
         (np.zeros((2, 3)), False),

@@ -59,8 +59,8 @@ def test_wrong_input_raises():
     y = np.zeros((1, 1, 8, 8), dtype=bool)
     with pytest.raises(ValueError, match="regions must hold masks or instances of shape"):
         annotation_effort(y[0], crop_size=8)
-    with pytest.raises(TypeError, match=r"regions\[0\] must hold integers"):
-        annotation_effort(y.astype(float), crop_size=8)
+    with pytest.raises(ValueError, match="regions must hold masks, of dtype bool or of 0 and 1"):
+        annotation_effort(y + 0.5, crop_size=8)
     with pytest.raises(ValueError, match="crop_size == 0, must be >= 1"):
         annotation_effort(y, crop_size=0)
     with pytest.raises(ValueError, match="step == 9, must be <= 8"):

@@ -7,7 +7,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage.measure import regionprops
 
-from sklearn_micranet.metrics._regions import as_instances, as_masks, as_points, centres
+from sklearn_micranet._stack._lazy_stack import as_stack
+from sklearn_micranet.metrics._regions import (
+    as_instances,
+    as_masks,
+    as_points,
+    centres,
+    check_fit,
+)
 
 TWO_MAPS = np.array([instances("11..", "....", "..22"), instances("....", ".3..", "....")])
 
@@ -66,6 +73,43 @@ def test_instances_and_masks():
     assert_array_equal(as_instances(y[:1]), [[[[1, 0, 2]]]])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", np.float16])
+def test_floats_of_0_and_1_are_masks(dtype):
+    masks = (TWO_MAPS > 0)[np.newaxis]
+    assert_array_equal(as_masks(masks.astype(dtype)), masks)
+    assert_array_equal(as_instances(masks.astype(dtype)), as_instances(masks))
+    assert [rows.tolist() for rows in as_points(masks.astype(dtype))] == [
+        rows.tolist() for rows in as_points(masks)
+    ]
+
+
+def test_masks_of_0_and_255_are_no_single_object():
+    masks = (TWO_MAPS > 0)[np.newaxis].astype(np.uint8) * 255
+    for read in (as_points, as_instances):
+        with pytest.raises(ValueError, match=r"Got 0 and 255 only.*masks: pass `y > 0`"):
+            read(masks)
+    assert_array_equal(as_masks(masks), masks > 0)
+    masks[0, 0, 0, 0] = 254  # two objects
+    assert_array_equal(as_instances(masks), masks)
+
+
+def test_regions_that_do_not_fit_a_stack_raise():
+    stack = as_stack(np.zeros((2, 1, 3, 4)))
+    ragged = as_stack([np.zeros((1, 3, 4)), np.zeros((1, 2, 5))])
+    unknown = ragged.map(np.asarray, item_shape=None)
+    y = [np.zeros((1, 3, 4), int), np.full((1, 2, 5), 3)]
+    for fitting in (ragged, unknown):
+        for checked, sample in zip(check_fit(y, fitting), y, strict=True):
+            assert_array_equal(checked, sample)
+    with pytest.raises(ValueError, match=r"images, \(3, 4\) for sample 1. Got \(2, 5\)"):
+        check_fit(y, stack)
+    with pytest.raises(ValueError, match=r"one channel per class, 1 in all.*Got 2 for sample 0"):
+        check_fit(np.zeros((2, 2, 3, 4), bool), stack)
+    for fitting in (stack, ragged, unknown):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            check_fit(y[:1], fitting)
+
+
 def test_samples_of_different_sizes_and_without_objects():
     y = [np.zeros((1, 3, 4), bool), np.ones((1, 2, 2), bool)]
     assert [points.tolist() for points in as_points(y)] == [[], [[0, 0.5, 0.5]]]
@@ -78,7 +122,14 @@ def test_what_is_neither_masks_nor_instances_raises():
         as_masks(np.zeros((2, 3, 4), bool))
     with pytest.raises(ValueError, match=r"y must hold masks or instances.*Got shape \(1, 3\)"):
         as_instances([[[0, 1, 2]]])
-    with pytest.raises(TypeError, match=r"y\[0\] must hold integers.*Got float64"):
-        as_points(np.zeros((1, 1, 3, 4)))
+    with pytest.raises(
+        ValueError, match=r"0 and 1 only, or instances.*Got other values of float64"
+    ):
+        as_points(np.full((1, 1, 3, 4), 0.5))
+    with pytest.raises(TypeError, match=r"y\[0\] must hold integers.*Got <U1"):
+        as_masks(np.full((1, 1, 3, 4), "a"))
+    for y in (None, 7):
+        with pytest.raises(ValueError, match=f"y must hold masks or instances. Got {y} instead"):
+            as_masks(y)
     with pytest.raises(ValueError, match="must not hold negative numbers"):
         as_masks(np.full((1, 1, 3, 4), -1))
