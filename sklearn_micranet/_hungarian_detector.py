@@ -1,4 +1,4 @@
-"""HungarianDetector: segments to detections."""
+"""HungarianDetector: segments or instances to detections."""
 
 from numbers import Real
 
@@ -8,20 +8,19 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 
 from ._labels._maps import read_maps
-from ._labels._masks import are_masks, check_masks
-from ._masks._shapes import NEIGHBOURS
-from ._stack._sources import is_ragged
+from ._labels._masks import are_masks
 from .metrics import detection_scores
+from .metrics._regions import as_instances, as_points, centres, check_fit
 
 _AXES = "(n_samples, n_classes, height, width)"
+_MARGIN = 0.01  # of scores, at either end, for values outside [0, 1]
 
 
 class HungarianDetector(BaseEstimator):
-    """Detect and count the objects of segments.
+    r"""Detect and count the objects of instances, segments or masks.
 
-    An object is a connected component (of 8 neighbours) of the segment of a class. Detections are
-    scored by matching them one-to-one with the true positions by the Hungarian algorithm, no
-    pair farther apart than `max_distance` [1]_.
+    Each object gives one detection. Detections are scored by matching them one-to-one with the
+    true positions by the Hungarian algorithm, no pair farther apart than `max_distance` [1]_.
 
     Parameters
     ----------
@@ -36,6 +35,21 @@ class HungarianDetector(BaseEstimator):
 
     Notes
     -----
+    The position of an object is its centroid, or the pixel of the object nearest to the centroid
+    if that lies outside the object, as in a ring.
+
+    The score of an object ranks it among those of all images. It follows from :math:`v`, the
+    mean value of the segment in the object, and is :math:`v` itself where that lies in
+    [0.01, 0.99]. So that the score always lies in [0, 1] and still rises with :math:`v` where the
+    feature maps have another range, it is
+
+    .. math::
+
+        s(v) = 1 - \frac{0.01^2}{v - 1 + 0.02} \quad \text{for } v > 0.99, \qquad
+        s(v) = 1 - s(1 - v) \quad \text{for } v < 0.01.
+
+    Masks and instances without segments have no values: their score is 1.
+
     Stateless: `fit` reads nothing. Memory grows with the batch and the number of objects.
 
     References
@@ -50,8 +64,8 @@ class HungarianDetector(BaseEstimator):
     >>> from sklearn_micranet import HungarianDetector
     >>> segments = np.zeros((1, 2, 5, 5))
     >>> segments[0, 1, 2:4, 0:3] = 0.7
-    >>> HungarianDetector().predict(segments)
-    [array([[1. , 2.5, 1. , 0.7]])]
+    >>> HungarianDetector().predict(segments)[0]
+    array([[1. , 2.5, 1. , 0.7]])
     """
 
     _parameter_constraints: dict = {
@@ -68,7 +82,7 @@ class HungarianDetector(BaseEstimator):
         Parameters
         ----------
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
-            Segments.
+            Segments, masks or instances, as in `predict`.
         y : ignored
 
         Returns
@@ -84,18 +98,30 @@ class HungarianDetector(BaseEstimator):
         Parameters
         ----------
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
-            Segments: zero outside the objects; or masks of dtype bool. A list of arrays if the
-            images differ in size.
+            What :meth:`ThresholdSegmenter.transform` returns, whose objects may touch; other
+            segments, float and zero outside the objects; masks of dtype bool; or instances, int
+            with a number for each object. Objects of segments and masks are connected components:
+            their pixels share an edge or a corner. Integers of which none in a sample is above 1
+            are masks. A list of arrays if the images differ in size.
 
         Returns
         -------
-        detections : list of n_samples float64 ndarray of shape (n_detections, 4)
-            Class index, row, column (of the centroid, in px; the centre of the top-left pixel is
-            (0, 0)) and score, the largest value of the segment.
+        detections : object ndarray of shape (n_samples,)
+            For each sample a float64 ndarray of shape (n_detections, 4) with rows (class index,
+            row, column, score): the position in px, the centre of the top-left pixel being (0, 0),
+            and the score in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If X are not such arrays; integers must neither be negative nor hold 0 and 255 only.
         """
         self._validate_params()
         stack = read_maps(X, ndim=4, axes=_AXES)
-        return list(stack.map(_objects, item_shape=None, dtype=np.float64))
+        detections = np.empty(len(stack), dtype=object)  # cross_val_predict concatenates it
+        for i, (segments, instances) in enumerate(_with_instances(stack, X)):
+            detections[i] = _detections(segments, instances)
+        return detections
 
     def score(self, X, y):
         """Return the detection F1, with the counts of all samples and classes pooled.
@@ -103,29 +129,27 @@ class HungarianDetector(BaseEstimator):
         Parameters
         ----------
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
-            Segments, as in `predict`.
+            Segments, masks or instances, as in `predict`.
         y : list of n_samples array-like of shape (n_objects, 3), or array-like of shape \
                 (n_samples, n_classes, height, width)
-            True positions (class index, row, column), or masks, whose connected components are
-            the true objects.
+            True positions (class index, row, column), masks, whose connected components are the
+            true objects, or instances. A list of arrays if the images differ in size.
 
         Returns
         -------
         f1 : float
+
+        Raises
+        ------
+        ValueError
+            If y does not fit X.
         """
         self._validate_params()
         stack = read_maps(X, ndim=4, axes=_AXES)
-        if are_masks(y):
-            if is_ragged(stack):
-                raise ValueError(
-                    "Masks are scored for images of one size. Got images of different sizes "
-                    "instead: pass the true positions, or score those of each size separately."
-                )
-            y = check_masks(y, stack, stack.shape[2:], n_classes=stack.shape[1])
-            y = [_objects(sample)[:, :3] for sample in y]
-        else:  # without detections, to raise before segments are computed
-            detection_scores(y, [[]] * len(stack), max_distance=self.max_distance)
-        return detection_scores(y, self.predict(stack), max_distance=self.max_distance).f1
+        points = as_points(check_fit(y, stack) if are_masks(y) else y)
+        # Without detections, to raise before segments are computed.
+        detection_scores(points, [[]] * len(stack), max_distance=self.max_distance)
+        return detection_scores(points, self.predict(X), max_distance=self.max_distance).f1
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -134,13 +158,33 @@ class HungarianDetector(BaseEstimator):
         return tags
 
 
-def _objects(segments):
-    """Return (class index, row, column, score) of the components of (n_classes, height, width)."""
-    objects = []
-    for k, segment in enumerate(segments):
-        labels, n = ndimage.label(segment, structure=NEIGHBOURS)
-        index = np.arange(1, n + 1)
-        centres = ndimage.center_of_mass(labels > 0, labels, index)
-        scores = ndimage.maximum(segment, labels, index)
-        objects.extend((k, *centre, score) for centre, score in zip(centres, scores, strict=True))
-    return np.array(objects, dtype=np.float64).reshape(-1, 4)
+def _with_instances(stack, X):
+    """Yield (segments, instances) of each sample; segments are None where there are no values."""
+    if hasattr(X, "instances"):
+        yield from zip(stack, X.instances, strict=True)
+        return
+    for sample in stack:
+        if sample.dtype.kind == "f":
+            yield sample, as_instances([sample != 0])[0]
+        else:
+            yield None, as_instances([sample], "X")[0]
+
+
+def _detections(segments, instances):
+    """Return (class index, row, column, score) of the objects of (n_classes, height, width)."""
+    rows = [np.empty((0, 4))]
+    for k, labels in enumerate(instances):
+        numbers = np.unique(labels[labels > 0])
+        scores = np.ones(len(numbers))
+        if segments is not None and len(numbers):
+            values = segments[k].astype(np.float64)
+            scores = _score(np.asarray(ndimage.mean(values, labels, numbers)))
+        rows.append(np.column_stack([np.full(len(numbers), k), centres(labels), scores]))
+    return np.concatenate(rows)
+
+
+def _score(values):
+    """Return scores in [0, 1] in the order of the values: those inside the margins themselves."""
+    inside = np.clip(values, _MARGIN, 1 - _MARGIN)
+    rest = _MARGIN**2 / (np.abs(values - inside) + _MARGIN)
+    return np.select([values > inside, values < inside], [1 - rest, rest], inside)

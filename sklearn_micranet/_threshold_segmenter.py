@@ -1,4 +1,4 @@
-"""ThresholdSegmenter: feature maps to masks."""
+"""ThresholdSegmenter: feature maps to masks and instances."""
 
 from copy import deepcopy
 from functools import partial
@@ -10,22 +10,32 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from ._labels._maps import read_maps
-from ._labels._masks import are_masks, check_masks
-from ._masks._segment import learn_thresholds, masks_of, segments_of
+from ._labels._masks import are_masks
+from ._masks._instances import SPLITS
+from ._masks._segment import (
+    check_n_classes,
+    instances_of,
+    learn_thresholds,
+    masks_of,
+    pixels_of,
+)
+from ._masks._segment_stack import PIXEL, SegmentStack
 from ._masks._thresholds import METHODS, Cut
 from ._network_classifier import forget
-from ._stack._sources import is_lazy, is_ragged
-from .metrics import iou_score
+from .metrics import mask_scorer
+from .metrics._regions import as_masks, check_fit
 
 _AXES = "(n_samples, n_classes, height, width)"
 
 
 class ThresholdSegmenter(TransformerMixin, BaseEstimator):
-    """Segment each class where its feature map lies above a threshold.
+    """Segment each class where its feature map lies above a threshold, and number the objects.
 
     Each map is, in this order: compared with its competitors, smoothed, thresholded (pixels
-    *above* the threshold form the mask), reduced to one component, filled, cleaned of small
-    components, and split. A constant map, as that of a class predicted absent, has an empty mask.
+    *above* the threshold form the mask), reduced to one component, filled, and cleaned of small
+    components. A constant map, as that of a class predicted absent, has an empty mask. The objects
+    of a mask are its components, or parts of these where touching objects are split. Splitting
+    changes no mask: touching objects touch.
 
     Parameters
     ----------
@@ -60,10 +70,20 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         Holes, background that a component encloses, of up to so many px are filled.
     min_size : int, default=0
         Components of fewer px are removed.
+    split : {"shape", "peaks"} or callable, default="shape"
+        Where touching objects are split, by a watershed (scikit-image's) from one marker each. A
+        component without a marker is one object.
+
+        - "shape": at necks. A marker is a peak of the distance to the background, and a neck is at
+          least 2 px narrower than the objects on either side. The distance is flooded.
+        - "peaks": between peaks of the feature map, which is flooded. `sigma` smooths it before.
+        - callable: maps a mask (bool) and its feature map, both of shape (height, width), to
+          markers: an int array of the same shape, a number for each object, elsewhere 0. The
+          feature map is flooded.
     min_distance : int, default=None
-        Touching objects are split by a watershed from the peaks of the distance transform that lie
-        at least so many px apart, with a neck between them that is at least 2 px narrower than
-        either; a line of background one px wide parts them.
+        Smallest distance in px between the markers of a component, for "shape" and "peaks": of
+        peaks closer than that the highest counts. ``None`` splits nothing. A callable splits in
+        any case, and does not use it.
 
     Attributes
     ----------
@@ -76,6 +96,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     --------
     PCAFeatureMap : Makes the feature maps.
     HungarianDetector : Turns segments into detections.
+    sklearn_micranet.images.measure_objects : Turns instances into a table.
 
     Notes
     -----
@@ -83,14 +104,14 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     is another threshold; labels suffice for it: see :class:`TunedThresholdsClassifierCV`.) Among
     at least 2048 equally spaced values over the range of a class's maps, it takes the one with the
     largest mean intersection over union, counted as in `score` but for each class by itself. Maps
-    are compared and smoothed before, as in `predict`; `keep`, `max_hole_size`, `min_size` and
-    `min_distance` play no part. One value serves all images, so their maps should share a scale:
+    are compared and smoothed before, as in `predict`; `keep`, `max_hole_size` and `min_size` play
+    no part. One value serves all images, so their maps should share a scale:
     those of :class:`PCAFeatureMap` do with ``rescale="coarse"``, and otherwise only as far as the
     images are alike. Report a `score` on images whose masks `fit` has not seen.
 
     With any other method, `fit` reads and learns nothing. Memory grows with the batch; in `predict`
-    also with the bool masks that are returned, and for ``method="learned"`` in `fit` by up to
-    0.1 MB for each image and class. Connected means that pixels share an edge or a corner.
+    and `predict_instances` also with what is returned, and for ``method="learned"`` in `fit` by up
+    to 0.1 MB for each image and class. Connected means that pixels share an edge or a corner.
 
     References
     ----------
@@ -105,6 +126,13 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     >>> ThresholdSegmenter(method="fixed", threshold=0.5).predict(feature_map).astype(int)
     array([[[[0, 0, 1],
              [0, 1, 1]]]])
+
+    Two objects that touch:
+
+    >>> two = np.array([[[[0, 7, 9, 7, 5, 6, 8, 6, 0]]]])
+    >>> segmenter = ThresholdSegmenter(method="fixed", split="peaks", min_distance=2)
+    >>> segmenter.predict_instances(two)
+    array([[[[0, 1, 1, 1, 1, 2, 2, 2, 0]]]], dtype=int32)
 
     With a mask to learn from:
 
@@ -125,6 +153,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         "keep": [StrOptions({"all", "peak"})],
         "max_hole_size": [Interval(Integral, 0, None, closed="left")],
         "min_size": [Interval(Integral, 0, None, closed="left")],
+        "split": [StrOptions(set(SPLITS)), callable],
         "min_distance": [Interval(Integral, 1, None, closed="left"), None],
     }
 
@@ -141,6 +170,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         keep="all",
         max_hole_size=0,
         min_size=0,
+        split="shape",
         min_distance=None,
     ):
         self.method = method
@@ -153,6 +183,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         self.keep = keep
         self.max_hole_size = max_hole_size
         self.min_size = min_size
+        self.split = split
         self.min_distance = min_distance
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -164,7 +195,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
             Feature maps. They are read only for ``method="learned"``, once and batch by batch.
         y : array-like of shape (n_samples, n_classes, height, width), default=None
-            True masks, of dtype bool or of 0 and 1, for ``method="learned"``; otherwise ignored.
+            True masks or instances, for ``method="learned"``, as in `score`; otherwise ignored.
 
         Returns
         -------
@@ -184,7 +215,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
                     'method="learned" needs masks of shape (n_samples, n_classes, height, width) '
                     f'as y. Got {got} instead. Without masks, use another method, such as "otsu".'
                 )
-            masks = _check_masks(y, stack)
+            masks = as_masks(check_fit(y, stack))
             self.thresholds_ = learn_thresholds(stack, masks, self._snapshot()["prepare"])
         return self
 
@@ -198,12 +229,13 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        segments : float32 ndarray of shape (n_samples, n_classes, height, width)
-            Non-zero exactly where `predict` is true: a value of 0 inside a mask becomes the
-            smallest positive number. A LazyStack if X is one, a list if X is one.
+        segments : LazyStack of shape (n_samples, n_classes, height, width)
+            Float32, computed when read. Non-zero exactly where `predict` is true: a value of 0
+            inside a mask becomes the smallest positive number. Its attribute `instances` is the
+            LazyStack of what `predict_instances` returns, so that a :class:`HungarianDetector`
+            finds touching objects; a plain array of segments does not tell them apart.
         """
-        segments = self._map(segments_of, X, np.float32)
-        return segments if is_lazy(X) else segments.computed()
+        return SegmentStack(self._map(pixels_of, X, PIXEL, "objects"))
 
     def predict(self, X):
         """Return the masks.
@@ -220,6 +252,28 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         """
         return self._map(masks_of, X, bool).computed()
 
+    def predict_instances(self, X):
+        """Return the masks with a number for each object.
+
+        Parameters
+        ----------
+        X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
+            Feature maps; a list of arrays if the images differ in size.
+
+        Returns
+        -------
+        instances : int32 ndarray of shape (n_samples, n_classes, height, width)
+            0 for the background; in each image and class 1, 2 and so on for the objects, in the
+            order of their first pixels, row by row. Above 0 exactly where `predict` is true. A
+            list of arrays if the images differ in size.
+
+        Raises
+        ------
+        ValueError
+            If `split` is a callable that does not return markers.
+        """
+        return self._map(instances_of, X, np.int32, "objects").computed()
+
     def score(self, X, y):
         """Return the mean intersection over union of the masks.
 
@@ -229,9 +283,10 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
-            Feature maps.
+            Feature maps; a list of arrays if the images differ in size.
         y : array-like of shape (n_samples, n_classes, height, width)
-            True masks, of dtype bool or of 0 and 1.
+            True masks, of dtype bool or of 0 and 1, or instances, whose pixels above 0 count; a
+            list of arrays if the images differ in size.
 
         Returns
         -------
@@ -240,17 +295,17 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         """
         self._check_fitted()
         stack = read_maps(X, ndim=4, axes=_AXES)
-        y = _check_masks(y, stack)
-        ious = iou_score(y, self.predict(stack), zero_division=np.nan)
-        return 1.0 if np.isnan(ious).all() else float(np.nanmean(ious))
+        return mask_scorer("iou")(self, stack, check_fit(y, stack))
 
-    def _map(self, function, X, dtype):
+    def _map(self, function, X, dtype, *groups):
         """Return the stack of what a function makes of each sample, with the parameters of now."""
         self._check_fitted()
         stack = read_maps(X, ndim=4, axes=_AXES)
-        return stack.map(
-            partial(function, **self._snapshot()), item_shape=stack.item_shape, dtype=dtype
-        )
+        parameters = self._snapshot()
+        if not stack.is_ragged:
+            check_n_classes(stack.shape[1], parameters["cut"])
+        used = {name: parameters[name] for name in ("prepare", "cut", "clean", *groups)}
+        return stack.map(partial(function, **used), item_shape=stack.item_shape, dtype=dtype)
 
     def _check_fitted(self):
         self._validate_params()
@@ -268,7 +323,8 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         return {
             "prepare": group("ignore_zeros", "subtract_competitors", "sigma"),
             "cut": Cut(**group(*Cut._fields)),
-            "clean": group("keep", "max_hole_size", "min_size", "min_distance"),
+            "clean": group("keep", "max_hole_size", "min_size"),
+            "objects": group("split", "min_distance"),
         }
 
     def _is_learned(self):
@@ -288,15 +344,6 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _check_masks(y, stack):
-    if is_ragged(stack):
-        raise ValueError(
-            "Masks are compared with images of one size. Got images of different sizes instead: "
-            "pass those of each size separately."
-        )
-    return check_masks(y, stack, stack.shape[2:], n_classes=stack.shape[1])
 
 
 def _sigmas(step):

@@ -15,7 +15,7 @@ from sklearn.utils import get_tags
 from sklearn_micranet import PCAFeatureMap, ThresholdSegmenter
 from sklearn_micranet._masks._thresholds import quantile
 from sklearn_micranet._stack._lazy_stack import LazyStack
-from sklearn_micranet.metrics import iou_score
+from sklearn_micranet.metrics import instance_scorer, iou_score
 
 METHODS = ["otsu", "quantile", "fixed", "block_otsu", threshold_li]
 
@@ -29,6 +29,12 @@ def segment(feature_map, **parameters):
 def clean(drawing, **parameters):
     """Pass a mask through the steps that follow the threshold."""
     return segment(drawing, method="fixed", **parameters)
+
+
+def number(feature_map, **parameters):
+    """Number the objects of one map of shape (height, width), above 0.5."""
+    X = np.asarray(feature_map, dtype=float)[np.newaxis, np.newaxis]
+    return ThresholdSegmenter(method="fixed", **parameters).predict_instances(X)[0, 0]
 
 
 def blobs(shape=(6, 2, 20, 24), seed=0):
@@ -196,6 +202,16 @@ def test_a_single_class_has_no_competitors():
     )
 
 
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble, np.float16])
+def test_floats_of_every_kind_are_treated_alike(dtype):
+    X = blobs().astype(dtype)
+    for parameters in ({"subtract_competitors": True}, {"sigma": 2}, {"method": "block_otsu"}):
+        segmenter = ThresholdSegmenter(min_distance=2, **parameters)
+        expected = segmenter.predict_instances(X.astype(np.float32))
+        np.testing.assert_array_equal(segmenter.predict_instances(X), expected)
+        np.testing.assert_array_equal(np.asarray(segmenter.transform(X)) != 0, expected > 0)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_integers_and_bools_are_treated_as_numbers(dtype):
     X = (np.random.default_rng(0).random((2, 3, 12, 12)) * 3).astype(dtype)
@@ -333,18 +349,20 @@ def test_two_touching_discs_are_split(angle, overlap, min_distance):
     other = 15 + apart * np.sin(angle), 15 + apart * np.cos(angle)
     touching = disc(15, 15, 9) | disc(*other, 9)
     assert count(touching) == 1
-    found = clean(touching, min_distance=min_distance)
-    labels, n = ndimage.label(found, structure=np.ones((3, 3)))
-    assert n == 2
+    labels = number(touching, min_distance=min_distance)
+    assert labels.max() == 2
     assert labels[15, 15] != labels[tuple(np.round(other).astype(int))]
-    assert not (found & ~touching).any()
-    assert (touching & ~found).sum() <= 18  # a line, at most as long as a disc is wide
+    np.testing.assert_array_equal(labels > 0, touching)  # no line is lost
+    shares = np.bincount(labels[touching])[1:] / touching.sum()
+    assert shares == pytest.approx(0.5, abs=0.05)
 
 
 def test_discs_that_touch_at_a_corner_are_split():
     touching = mask("###....", "###....", "###....", "...###.", "...###.", "...###.")
     assert count(touching) == 1
-    assert count(clean(touching, min_distance=1)) == 2
+    np.testing.assert_array_equal(
+        number(touching, min_distance=1), touching * np.where(np.arange(7) < 3, 1, 2)
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,27 +384,30 @@ def test_discs_that_touch_at_a_corner_are_split():
 )
 @pytest.mark.parametrize("min_distance", [2, 5])
 def test_objects_without_a_neck_are_left_as_they_are(drawing, min_distance):
-    np.testing.assert_array_equal(clean(drawing, min_distance=min_distance), drawing)
+    labels, n = ndimage.label(drawing, structure=np.ones((3, 3)))
+    assert n == count(drawing)
+    np.testing.assert_array_equal(number(drawing, min_distance=min_distance), labels)
 
 
-def test_a_mask_without_background_is_left_as_it_is():
-    found = segment([[1, 2, 3]] * 3, method="fixed", threshold=0.5, min_distance=1)
-    assert found.all()
+@pytest.mark.parametrize("split", ["shape", "peaks"])
+def test_a_mask_without_background_is_one_object(split):
+    assert (number([[1, 2, 3]] * 3, split=split, min_distance=1) == 1).all()
 
 
 def test_a_mask_that_fills_the_image_is_split_in_no_time():
     # scikit-image's watershed with watershed_line=True does not end for it.
     full = np.ones((30, 40), dtype=bool)
     full[0, 0] = full[-2, -1] = full[-1, -1] = full[-1, -2] = False
-    found = clean(full, min_distance=4)
-    assert count(found) == 2
-    assert 0 < np.count_nonzero(full & ~found) <= 2 * max(full.shape)
+    found = number(full, min_distance=4)
+    assert found.max() == 2
+    np.testing.assert_array_equal(found > 0, full)
 
 
 def test_min_distance_decides_how_near_two_objects_may_be():
     touching = disc(30, 20, 6) | disc(30, 31, 6)
-    assert count(clean(touching, min_distance=5)) == 2
-    assert count(clean(touching, min_distance=20)) == 1
+    assert number(touching, min_distance=5).max() == 2
+    assert number(touching, min_distance=20).max() == 1
+    assert number(touching, min_distance=None).max() == 1
 
 
 # --- maps without structure -----------------------------------------------------------------
@@ -398,7 +419,8 @@ def test_a_constant_map_has_an_empty_mask(method, level):
     segmenter = ThresholdSegmenter(method=method, threshold=-9, max_hole_size=99, min_distance=2)
     X = np.full((1, 1, 12, 12), level, dtype=float)
     assert not segmenter.predict(X).any()
-    assert not segmenter.transform(X).any()
+    assert not segmenter.predict_instances(X).any()
+    assert not np.asarray(segmenter.transform(X)).any()
 
 
 @pytest.mark.parametrize("subtract_competitors", [False, True])
@@ -433,7 +455,7 @@ STEPS = {
 def test_transform_is_nonzero_exactly_where_predict_is_true(parameters):
     X = blobs()
     segmenter = ThresholdSegmenter(**parameters)
-    masks, segments = segmenter.predict(X), segmenter.transform(X)
+    masks, segments = segmenter.predict(X), np.asarray(segmenter.transform(X))
     assert segments.dtype == np.float32
     np.testing.assert_array_equal(segments != 0, masks)
     unchanged = masks & (X != 0)
@@ -443,7 +465,7 @@ def test_transform_is_nonzero_exactly_where_predict_is_true(parameters):
 def test_values_that_float32_cannot_hold_are_not_lost_from_a_segment():
     X = np.array([[[[0, 1e-60, 1e-50, 1.0]]]])
     segmenter = ThresholdSegmenter(method="fixed", threshold=1e-70)
-    assert (segmenter.transform(X) != 0).tolist() == [[[[False, True, True, True]]]]
+    assert (np.asarray(segmenter.transform(X)) != 0).tolist() == [[[[False, True, True, True]]]]
 
 
 def test_zeros_inside_a_mask_become_the_smallest_positive_number():
@@ -469,11 +491,10 @@ def recorded_stack(X, batch_size=4):
     return LazyStack(X, recorder, item_shape=shape, batch_size=batch_size), recorder
 
 
-def test_an_array_gives_an_array_and_a_lazy_stack_a_lazy_stack():
+def test_segments_are_computed_when_they_are_read():
     X = blobs()
     segmenter = ThresholdSegmenter()
-    dense = segmenter.transform(X)
-    assert isinstance(dense, np.ndarray)
+    dense = np.asarray(segmenter.transform(X))
     stack, recorder = recorded_stack(X)
     lazy = segmenter.fit(stack).transform(stack)
     assert isinstance(lazy, LazyStack)
@@ -504,8 +525,6 @@ def test_images_of_different_sizes_give_a_list():
             assert two.dtype == np.float32, i
             np.testing.assert_array_equal(one, truth)
             np.testing.assert_array_equal(two != 0, truth)
-    assert isinstance(segmenter.transform(X), list)
-    assert isinstance(segmenter.transform(recorded_stack(X)[0]), LazyStack)
 
 
 def test_a_lazy_stack_of_segments_keeps_the_parameters_it_was_made_with():
@@ -712,7 +731,7 @@ def test_tags_say_whether_fit_and_masks_are_needed(method):
     assert tags.requires_fit == tags.target_tags.required == (method == "learned")
 
 
-@pytest.mark.parametrize("method", ["predict", "transform"])
+@pytest.mark.parametrize("method", ["predict", "predict_instances", "transform"])
 def test_maps_of_other_classes_than_those_learned_are_refused(method):
     X, y = masked_blobs()
     segmenter = ThresholdSegmenter(method="learned").fit(X, y)
@@ -732,7 +751,8 @@ def test_maps_of_other_classes_than_those_learned_are_refused(method):
         (np.zeros((6, 2, 24, 20)), r"height and width of the images, \(20, 24\)"),
         (np.zeros((6, 1, 20, 24)), "one channel per class, 2 in all"),
         (np.zeros((5, 2, 20, 24)), "inconsistent numbers of samples"),
-        (np.full((6, 2, 20, 24), 2), "0 and 1 only"),
+        (np.full((6, 2, 20, 24), 0.5), "0 and 1 only, or instances.*Got other values of float64"),
+        (np.full((6, 2, 20, 24), -1), r"y\[0\] must not hold negative numbers"),
     ],
 )
 def test_thresholds_are_not_learned_without_masks_that_fit(y, match):
@@ -742,10 +762,17 @@ def test_thresholds_are_not_learned_without_masks_that_fit(y, match):
     assert recorder.sizes == []
 
 
-def test_thresholds_are_not_learned_from_images_of_different_sizes():
-    X = [np.zeros((1, 4, 4)), np.zeros((1, 5, 4))]
-    with pytest.raises(ValueError, match="images of different sizes"):
-        ThresholdSegmenter(method="learned").fit(X, X)
+def test_thresholds_are_learned_from_instances_and_from_images_of_different_sizes():
+    X, y = masked_blobs()
+    expected = ThresholdSegmenter(method="learned").fit(X, y).thresholds_
+    found = ThresholdSegmenter(method="learned").fit(X, y * 7).thresholds_
+    assert found.tolist() == expected.tolist()
+    # The cut of the first image is between 1 and 3, that of the second between 2 and 4.
+    X = [np.array([[[1.0, 3.0, 9.0]]]), np.array([[[2.0], [4.0]]])]
+    y = [np.array([[[0, 1, 2]]]), np.array([[[0], [1]]])]
+    segmenter = ThresholdSegmenter(method="learned").fit(X, y)
+    assert segmenter.thresholds_ == pytest.approx([2.5], abs=8 / 2048)
+    assert segmenter.score(X, y) == 1
 
 
 def test_thresholds_are_not_learned_from_computed_maps_that_are_not_finite():
@@ -831,9 +858,10 @@ def test_score_is_one_without_any_mask_and_zero_when_all_are_missed():
         (np.zeros((6, 2, 24, 20)), r"height and width of the images, \(20, 24\)"),
         (np.zeros((6, 1, 20, 24)), "one channel per class, 2 in all"),
         (np.zeros((5, 2, 20, 24)), "inconsistent numbers of samples"),
-        (np.full((6, 2, 20, 24), 2), "0 and 1 only"),
-        (np.zeros((6, 2)), "Got 2 dimensions"),
-        (None, "Got 0 dimensions"),
+        (np.full((6, 2, 20, 24), 0.5), "0 and 1 only, or instances.*Got other values of float64"),
+        (np.full((6, 2, 20, 24), -1), r"y\[0\] must not hold negative numbers"),
+        (np.zeros((6, 2)), r"must hold masks or instances.*Got shape \(2,\) for sample 0"),
+        (None, "must hold masks or instances. Got None instead"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused_before_anything_is_computed(y, match):
@@ -843,16 +871,48 @@ def test_masks_that_do_not_fit_are_refused_before_anything_is_computed(y, match)
     assert recorder.sizes == []
 
 
-def test_masks_of_differently_sized_images_are_refused():
-    X = [np.zeros((1, 4, 4)), np.zeros((1, 5, 4))]
-    with pytest.raises(ValueError, match="images of different sizes"):
-        ThresholdSegmenter().score(X, X)
+def test_score_of_images_of_different_sizes_and_of_instances():
+    X = [np.array([[[0.9, 0.9, 0.0]]]), np.array([[[0.0], [0.9]]])]
+    y = [np.array([[[1, 0, 1]]]), np.array([[[0], [1]]])]
+    packed = np.empty(2, dtype=object)
+    packed[:] = y
+    segmenter = ThresholdSegmenter(method="fixed")
+    for truth in (y, [masks * 3 for masks in y], [masks > 0 for masks in y], packed):
+        assert segmenter.score(X, truth) == pytest.approx((1 / 3 + 1) / 2)
+        assert segmenter.score(recorded_stack(X)[0], truth) == pytest.approx((1 / 3 + 1) / 2)
+    with pytest.raises(ValueError, match=r"height and width of the images, \(2, 1\) for sample 1"):
+        segmenter.score(X, y[:1] * 2)
+    with pytest.raises(ValueError, match="of the shapes of y"):
+        segmenter.score(recorded_stack(X)[0], y[:1] * 2)
+
+
+def test_a_search_scores_images_of_different_sizes():
+    X = [blobs((1, height, 12), seed=height).astype(float) for height in (8, 12, 9, 10)]
+    y = [x > 0.1 for x in X]
+    grid = {"threshold": [0.0, 0.1, 0.2]}
+    search = GridSearchCV(ThresholdSegmenter(method="fixed"), grid, cv=2, error_score="raise")
+    assert search.fit(X, y).best_params_ == {"threshold": 0.1}
+    assert search.best_score_ == 1
+
+
+def test_a_search_walks_the_ways_to_split():
+    touching = np.array([[disc(15, 15, 9) | disc(15, 31, 9)], [disc(30, 20, 9) | disc(47, 20, 9)]])
+    X = touching.astype(float)
+    y = ThresholdSegmenter(method="fixed", min_distance=5).predict_instances(X)
+    assert y.max(axis=(1, 2, 3)).tolist() == [2, 2]
+    grid = {"split": ["peaks", "shape", lambda m, f: m.astype(int)], "min_distance": [None, 5, 30]}
+    search = GridSearchCV(
+        ThresholdSegmenter(method="fixed"), grid, cv=2, scoring=instance_scorer(), refit=False
+    ).fit(X, y)
+    assert search.best_params_ == {"split": "shape", "min_distance": 5}
+    assert search.best_score_ == 1
+    assert sorted(search.cv_results_["mean_test_score"])[-2] < 1
 
 
 # --- manners --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["fit", "transform", "predict"])
+@pytest.mark.parametrize("method", ["fit", "transform", "predict", "predict_instances"])
 @pytest.mark.parametrize(
     ("parameters", "match"),
     [
@@ -869,6 +929,8 @@ def test_masks_of_differently_sized_images_are_refused():
         ({"max_hole_size": -1}, "'max_hole_size' parameter"),
         ({"min_size": 1.5}, "'min_size' parameter"),
         ({"min_distance": 0}, "'min_distance' parameter"),
+        ({"split": "colour"}, "'split' parameter"),
+        ({"split": None}, "'split' parameter"),
     ],
 )
 def test_wrong_parameters_are_refused(method, parameters, match):
@@ -876,7 +938,7 @@ def test_wrong_parameters_are_refused(method, parameters, match):
         getattr(ThresholdSegmenter(**parameters), method)(blobs())
 
 
-@pytest.mark.parametrize("method", ["fit", "transform", "predict"])
+@pytest.mark.parametrize("method", ["fit", "transform", "predict", "predict_instances"])
 @pytest.mark.parametrize(
     ("X", "match"),
     [
@@ -905,8 +967,9 @@ def test_the_input_is_left_as_it_is(parameters):
     before = X.copy()
     X.setflags(write=False)
     segmenter = ThresholdSegmenter(subtract_competitors=True, ignore_zeros=True, **parameters)
-    segmenter.fit(X).transform(X)
+    np.asarray(segmenter.fit(X).transform(X))
     segmenter.predict(X)
+    segmenter.predict_instances(X)
     np.testing.assert_array_equal(X, before)
 
 
