@@ -50,5 +50,9 @@ def best_threshold(pairs, n_present):
     best = np.argmax(total / n_scored)
     if total[best] == 0:
         return np.inf
+    if best == 0:
+        return -np.inf
     # Halfway in the gap between two levels: values lie up to one spacing below their level.
-    return (candidates[best - 1] + candidates[best] - spacing) / 2 if best else -np.inf
+    below, above = candidates[best - 1], candidates[best] - spacing
+    halfway = below + (above - below) / 2
+    return halfway if halfway < above else below  # rounded, it may be what lies above

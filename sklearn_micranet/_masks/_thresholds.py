@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from skimage.filters import threshold_otsu
 
-from ._block_otsu import block_otsu_thresholds
+from ._otsu import block_otsu_thresholds, otsu
 
 
 class Cut(NamedTuple):
@@ -48,7 +47,7 @@ def _call(feature_map, considered, k, cut, function=None):
 
 
 def _otsu(feature_map, considered, k, cut):
-    return _call(feature_map, considered, k, cut, threshold_otsu)
+    return _call(feature_map, considered, k, cut, otsu)
 
 
 def _of_quantile(feature_map, considered, k, cut):

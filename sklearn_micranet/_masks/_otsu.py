@@ -1,7 +1,29 @@
-"""Otsu's method in each block of a feature map."""
+"""Otsu's method for values of any scale, and for each block of a feature map."""
 
 import numpy as np
 from skimage.filters import threshold_otsu
+
+
+def otsu(values):
+    """Return the threshold of :func:`skimage.filters.threshold_otsu`, where that has one.
+
+    That function squares values, which float32 cannot hold for maps such as 1e-25 or 1e25, and
+    fails where its 256 bins would be narrower than the spacing of floats.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        At least one. If all are equal, so is the threshold.
+    """
+    exponent = np.frexp(np.abs(values).max())[1]
+    scaled = np.ldexp(values, -exponent)  # exact, and below 1
+    low, high = scaled.min(), scaled.max()
+    if low < high <= low + 1024 * np.finfo(scaled.dtype).eps:
+        scaled = np.sort(scaled, axis=None)[np.newaxis].astype(np.float64)
+        threshold = _otsu_of_sorted_rows(scaled, np.array([scaled.size]))[0]
+    else:
+        threshold = threshold_otsu(scaled)
+    return np.ldexp(threshold, exponent)
 
 
 def block_otsu_thresholds(feature_map, considered, block_size):
@@ -31,7 +53,7 @@ def block_otsu_thresholds(feature_map, considered, block_size):
     last = np.take_along_axis(values, np.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
     ranges = np.where(count > 0, last - values[:, 0], 0)
     thresholds = np.full(len(values), np.inf)
-    is_structured = ranges > (threshold_otsu(ranges) if np.ptp(ranges) > 0 else 0)
+    is_structured = ranges > (otsu(ranges) if np.ptp(ranges) > 0 else 0)
     thresholds[is_structured] = _otsu_of_sorted_rows(values[is_structured], count[is_structured])
     thresholds = thresholds.reshape(n_rows, n_columns)
     full = thresholds.repeat(block_size, axis=0).repeat(block_size, axis=1)
@@ -45,7 +67,10 @@ def _otsu_of_sorted_rows(values, count):
     constant, (k S_n / n - S_k)^2 / (k (n - k)), S_k being the sum of the k smallest values.
     """
     k, n = np.arange(1, values.shape[1]), count[:, None]
-    sums = np.nancumsum(values, axis=1)
+    differences = values - values[:, :1]  # the sums of values far from 0 are not exact
+    scale = np.nanmax(differences, axis=1, initial=0, keepdims=True)
+    differences = np.divide(differences, scale, where=scale > 0, out=differences)
+    sums = np.nancumsum(differences, axis=1)
     distinct = values[:, :-1] < values[:, 1:]  # equal values fall on one side; false for NaN
     weight = np.where(distinct, k * (n - k), 1)
     between = np.where(distinct, (k * sums[:, -1:] / n - sums[:, :-1]) ** 2 / weight, -1)
