@@ -255,6 +255,8 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     def predict_instances(self, X):
         """Return the masks with a number for each object.
 
+        After the other steps of a pipeline, it is ``pipeline.transform(images).instances``.
+
         Parameters
         ----------
         X : LazyStack or array-like of shape (n_samples, n_classes, height, width)
