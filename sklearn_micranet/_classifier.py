@@ -33,6 +33,7 @@ from ._stack._sources import take
 from ._training._augmentation import make_augmenter
 from ._training._batches import BatchIterator
 from ._training._checkpoint import Checkpoint, training_key
+from ._training._convergence import warn_if_nothing_is_learned
 from ._training._data import check_epoch, check_trainable, labelled_images, split_off
 from ._training._loop import run_epochs
 from ._training._loss import WeightedLoss, class_weights, is_balanced
@@ -74,7 +75,8 @@ class MicraNetClassifier(NetworkClassifier):
     min_lr : float, default=1e-5
         Smallest learning rate of a schedule.
     patience : int, default=10
-        Epochs without improvement that "plateau" waits for.
+        Epochs without improvement that "plateau" waits for. Here and in `n_iter_no_change`, epochs
+        of fewer than ten steps count in proportion: ten epochs are at least a hundred steps.
     batch_size : int, default=32
         Maximal number of images in a training batch. Memory grows with it.
     max_epochs : int, default=100
@@ -324,6 +326,11 @@ class MicraNetClassifier(NetworkClassifier):
         KeyboardInterrupt
             If Ctrl-C is pressed. The classifier then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the network that was kept predicts hardly better than the class frequencies.
         """
         # First, as it may be this classifier that they are of.
         initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
@@ -361,6 +368,7 @@ class MicraNetClassifier(NetworkClassifier):
                     self._finish()
                 raise
         self._finish()
+        warn_if_nothing_is_learned(self.net_, data, valid_data)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -281,7 +281,7 @@ def test_a_ratio_needs_negatives_of_weight():
 
 def test_a_ratio_needs_positives():
     classifier = small(negatives_per_positive=1)
-    with pytest.raises(ValueError, match=r"images with a class.* Got a binary y that lacks"):
+    with pytest.raises(ValueError, match=r"images with a structure.* Got a binary y that lacks"):
         classifier.partial_fit(X, np.zeros_like(Y), classes=[0, 1])
     with pytest.raises(ValueError, match=r"images without any.* Got a multiclass y"):
         classifier.partial_fit(X, TARGETS["multiclass"], classes=[0, 1, 2])
@@ -449,7 +449,7 @@ def test_bfloat16_changes_training_and_prediction_a_little():
     assert probabilities.dtype == np.float32
     mixed.module_.precision = "float32"
     difference = abs(probabilities - mixed.predict_proba(X)).max()
-    assert 0 < difference < 1 / 256  # the relative distance of two numbers in bfloat16
+    assert 0 < difference < 0.02  # as docs/training.rst says
 
 
 def test_local_maps_are_always_float32():

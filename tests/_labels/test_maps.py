@@ -11,9 +11,9 @@ from sklearn_micranet._labels._maps import read_maps
 AXES = "(n_samples, n_classes, height, width)"
 
 
-@pytest.mark.parametrize("sizes", [(4, 4), (4, 6)])
+@pytest.mark.parametrize("sizes", [(9, 9), (9, 16)])
 def test_object_arrays_are_the_lists_of_their_images(sizes):
-    arrays = [np.full((2, n, 5), n) for n in sizes]
+    arrays = [np.full((12, n, 5), n) for n in sizes]
     checked = [
         (read_maps(X, ndim=4, axes=AXES), read_images(X, name="X", allow_ragged=True).stack)
         for X in (pickle.loads(pickle.dumps(objects(*arrays))), arrays)

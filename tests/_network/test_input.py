@@ -9,12 +9,12 @@ from sklearn_micranet._network._input import equal_sizes, in_fitting_parts, to_t
 
 
 def test_channels_move_first():
-    images = np.arange(2 * 9 * 10 * 3).reshape(2, 9, 10, 3)
+    images = np.arange(2 * 8 * 16 * 3).reshape(2, 8, 16, 3)
     tensor = to_tensor(images)
-    assert tensor.shape == (2, 3, 9, 10)
+    assert tensor.shape == (2, 3, 8, 16)
     assert tensor.dtype == torch.float32
     assert tensor[1, 2, 3, 4] == images[1, 3, 4, 2]
-    assert tensor.stride() == (270, 90, 10, 1)
+    assert tensor.stride() == (384, 128, 16, 1)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.float16, np.float64])
@@ -33,12 +33,12 @@ def test_flattened_images_are_put_back_into_shape(shape):
     assert torch.equal(to_tensor(images.reshape(4, -1), shape), to_tensor(images))
 
 
-@pytest.mark.parametrize("size", [(1, 2), (8, 3), (5, 20), (7, 7)])
-def test_small_images_are_padded_at_the_bottom_and_the_right(size):
-    tensor = to_tensor(np.ones((2, *size, 3)))
-    expected = torch.zeros(2, 3, max(8, size[0]), max(8, size[1]))
-    expected[:, :, : size[0], : size[1]] = 1
-    assert torch.equal(tensor, expected)
+@pytest.mark.parametrize("size", [(1, 2), (8, 3), (5, 20), (7, 7), (9, 16), (17, 31)])
+def test_edges_are_continued_at_the_bottom_and_the_right(size):
+    images = np.random.default_rng(0).random((2, *size, 3), dtype=np.float32)
+    padding = [(0, 0), (0, -size[0] % 8), (0, -size[1] % 8), (0, 0)]
+    expected = np.pad(images, padding, mode="edge").transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(to_tensor(images), expected)
 
 
 def test_read_only_images_neither_warn_nor_share_memory():

@@ -9,7 +9,26 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, ProgressBar
 
 from sklearn_micranet import MicraNetClassifier
-from sklearn_micranet._training._schedule import WarmupCosine, training_callbacks
+from sklearn_micranet._training import _schedule
+from sklearn_micranet._training._schedule import (
+    WarmupCosine,
+    patience_in_epochs,
+    training_callbacks,
+)
+from sklearn_micranet._training._statistics import N_STEPS_OF_CHANGE
+
+
+@pytest.fixture(autouse=True)
+def patience_counts_epochs(monkeypatch):
+    monkeypatch.setattr(_schedule, "STEPS_OF_AN_EPOCH", 1)
+
+
+@pytest.mark.parametrize(
+    ("patience", "n_batches", "expected"), [(10, 1, 100), (10, 4, 25), (10, 10, 10), (25, 300, 25)]
+)
+def test_epochs_of_few_steps_count_in_proportion(patience, n_batches, expected, monkeypatch):
+    monkeypatch.setattr(_schedule, "STEPS_OF_AN_EPOCH", 10)
+    assert patience_in_epochs(patience, n_batches) == expected
 
 
 def images_and_labels(n):
@@ -134,8 +153,10 @@ def test_without_validation_images_the_training_loss_is_monitored():
     observer = Observer()
     classifier = fit(observer, validation_fraction=0, max_epochs=8, lr=0.03)
     assert "valid_loss" not in classifier.history_[0]
-    best = np.argmin(classifier.history_[:, "train_loss"])
-    assert are_equal(classifier.module_.state_dict(), observer.weights[best])
+    best = observer.weights[np.argmin(classifier.history_[:, "train_loss"])]
+    assert N_STEPS_OF_CHANGE > 8  # so that the statistics are estimated anew
+    for name, tensor in classifier.module_.state_dict().items():
+        assert "running" in name or torch.equal(tensor, best[name]), name
 
 
 @pytest.mark.parametrize(
