@@ -104,8 +104,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _refuse_ambiguous(self, y):
         """Raise a ValueError for labels of which maps would be refused after the training."""
         is_table = isinstance(y, list) and len(y) and np.ndim(y[0])
-        if y is not None and not is_table and np.ndim(y) == 1 and len(set(y)) > 1:
-            Targets.of(np.asarray(y), self.background_label).check_maps()
+        y = np.empty(0) if y is None or is_table else np.asarray(y)
+        if y.ndim == 1 and y.dtype.kind != "c" and len(set(y.tolist())) > 1:
+            Targets.of(y, self.background_label).check_maps()
 
     @abstractmethod
     def _read_training(self, X, y):

@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
@@ -393,6 +393,7 @@ def test_checkpoints_that_never_resume_are_warned_of(tmp_path):
     assert caught[0].filename == __file__
     assert len(list(tmp_path.iterdir())) == 4
     with warnings.catch_warnings(action="error"):
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for _ in range(2):
             make_ensemble(classifier, cv=2).fit(IMAGES, INDICATOR)
         make_ensemble(random_state=None).fit(IMAGES, INDICATOR)

@@ -33,6 +33,9 @@ LABELS = {
 }
 
 
+BACKGROUND = {"two strings": "no", "numbers": -1.0}
+
+
 def small(**parameters):
     defaults = {"n_filters": 2, "max_epochs": 2, "batch_size": 4, "random_state": 0}
     return MicraNetClassifier(**(defaults | parameters))
@@ -54,7 +57,10 @@ def local_maps(classifier, X):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {name: small().fit(IMAGES, y) for name, y in LABELS.items()}
+    return {
+        name: small(background_label=BACKGROUND.get(name)).fit(IMAGES, y)
+        for name, y in LABELS.items()
+    }
 
 
 def through_pickle(classifier, folder):
@@ -141,6 +147,7 @@ def test_the_file_says_what_it_is_of(tmp_path):
     assert loaded.weights_metadata_ == {
         "kind": "multilabel",
         "classes": [0, 1, 2],
+        "background_label": None,
         "image_shape": (8, 12),
         "threshold": [0.1, 0.2, 0.75],
     }
@@ -237,7 +244,8 @@ def test_the_authors_weights_predict_and_are_fine_tuned(n_outputs, classes, tmp_
     assert classifier.classes_.tolist() == classes
     assert classifier.weights_metadata_ == {}
     with torch.no_grad():
-        logits = authors(torch.from_numpy(IMAGES[:, None].astype(np.float32))).numpy()
+        padded = np.pad(IMAGES, [(0, 0), (0, 0), (0, 4)], mode="edge")  # to multiples of 8
+        logits = authors(torch.from_numpy(padded[:, None].astype(np.float32))).numpy()
     assert logits.std() > 0
     found = classifier.decision_function(IMAGES).reshape(logits.shape)
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-6)
@@ -251,6 +259,7 @@ def test_the_authors_weights_predict_and_are_fine_tuned(n_outputs, classes, tmp_
 # --- the same random_state, the same weights ------------------------------------------------------
 
 ALL_NEW = {
+    "background_label": "no",
     "augmentation": "microscopy",
     "negatives_per_positive": 0.5,
     "fine_tune_depth": 2,

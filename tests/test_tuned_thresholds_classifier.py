@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, fbeta_score
@@ -582,6 +582,7 @@ def test_checkpoints_that_never_resume_are_warned_of(tmp_path):
         assert caught[0].filename == __file__
     n_before = len(list(tmp_path.iterdir()))
     with warnings.catch_warnings(action="error"):
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for _ in range(2):
             fit(classifier, cv=2, random_state=1)
         assert len(list(tmp_path.iterdir())) == n_before + 2  # all images were trained on before

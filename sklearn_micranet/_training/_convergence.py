@@ -54,9 +54,10 @@ def warn_if_nothing_is_learned(net, data, valid_data):
     baseline = frequency_loss(net, data, data if valid_data is None else valid_data)
     if loss > _HARDLY_BETTER * baseline:
         warn_user(
-            f"The network predicts hardly better than the frequencies of the classes: its {name} is "
-            f"{loss:.3g}, theirs {baseline:.3g}. Train for longer (max_epochs), look at the history "
-            "for a rate that is too high or too low (lr), scale the images (IntensityScaler), and "
-            "check that labels belong to their images; with few images, set validation_fraction=0.",
+            "The network predicts hardly better than the frequencies of the classes: its "
+            f"{name} is {loss:.3g}, theirs {baseline:.3g}. Train for longer (max_epochs), see in "
+            "the history whether the rate is too high or too low (lr), scale the images "
+            "(IntensityScaler), and check that labels belong to their images. With few images, set "
+            "validation_fraction=0.",
             ConvergenceWarning,
         )

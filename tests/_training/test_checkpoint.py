@@ -31,13 +31,18 @@ from torch.optim.lr_scheduler import StepLR
 from sklearn_micranet import MicraNetClassifier, MicraNetEnsemble
 from sklearn_micranet._network._module import MicraNet
 from sklearn_micranet._network._weights import read_tensors
-from sklearn_micranet._training import _augmentation, _checkpoint
+from sklearn_micranet._training import _augmentation, _checkpoint, _schedule
 from sklearn_micranet._training._augmentation import make_augmenter
 from sklearn_micranet._training._checkpoint import training_key
 
 N, N_EPOCHS = 12, 4
 LABELS = np.arange(N) % 3 % 2
 IMAGES = np.random.default_rng(0).random((N, 8, 8)) + LABELS[:, None, None]
+
+
+@pytest.fixture(autouse=True)
+def patience_counts_epochs(monkeypatch):
+    monkeypatch.setattr(_schedule, "STEPS_OF_AN_EPOCH", 1)
 
 
 def small(**parameters):
@@ -424,6 +429,7 @@ def pretrained():
 
 OTHER_PARAMETERS = {
     "image_shape": (8, 8),
+    "background_label": 1,
     "n_filters": 3,
     "dropout": 0.4,
     "lr": 2e-3,
