@@ -86,18 +86,22 @@ class Augmenter:
         return [TRANSFORMATIONS[s] if isinstance(s, str) else s for s in self.steps]
 
     @torch.no_grad()
-    def __call__(self, batch):
-        """Return a varied copy of the batch.
+    def __call__(self, batch, masks=None):
+        """Return a varied copy of the batch, and of masks that are moved with their images.
 
         Parameters
         ----------
         batch : floating-point Tensor of shape (n, n_channels, height, width)
             Any range. It is not changed.
+        masks : Tensor of shape (n, n_maps, height, width), default=None
+            Only the steps of `MOVES` change them.
 
         Returns
         -------
         varied : Tensor
             Of the shape, dtype, device and memory layout of the batch.
+        masks : Tensor
+            Of the device of the batch. Only if masks are given.
 
         Raises
         ------
@@ -107,14 +111,23 @@ class Augmenter:
         varied = batch
         for i in torch.randperm(len(self.steps), device="cpu").tolist():
             step = self.steps[i]
-            if isinstance(step, str):
+            if masks is not None and step in MOVES:
+                varied, masks = _moved(TRANSFORMATIONS[step], varied, masks)
+            elif isinstance(step, str):
                 varied = TRANSFORMATIONS[step](varied)
             else:
                 # A copy, as the callable may work in place.
                 varied = _checked(step(varied.clone()), batch, step)
         if varied.stride() != batch.stride():
             varied = torch.empty_like(batch).copy_(varied)
-        return varied
+        return varied if masks is None else (varied, masks)
+
+
+def _moved(function, images, masks):
+    """Apply to images and masks a function that treats all channels alike."""
+    both = function(torch.cat([images, masks.to(images)], dim=1))
+    images, moved = both.tensor_split([images.shape[1]], dim=1)
+    return images, moved.to(masks.dtype)
 
 
 def _checked(varied, batch, step):
@@ -253,3 +266,4 @@ TRANSFORMATIONS = {
     "noise": _noise,
     "blur": _blur,
 }
+MOVES = ("flip", "turn")  # the steps that move pixels, and change none of their values

@@ -27,6 +27,9 @@ class BatchIterator:
         without: drawn anew every epoch, all of them if there are not more.
     augment : callable, default=None
         Maps a batch of images to another.
+    augments_targets : bool, default=False
+        Whether `augment` is given the targets, too, masks that move with the images, and returns
+        both.
     device : torch.device, default=None
         To a CUDA device, if there still is one, a batch is read and copied while the one before
         is computed.
@@ -39,12 +42,14 @@ class BatchIterator:
         shuffle=False,
         negatives_per_positive=None,
         augment=None,
+        augments_targets=False,
         device=None,
     ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.augment = augment
+        self.augments_targets = augments_targets
         self.device = device
         self.negatives_per_positive = negatives_per_positive
         self.n_images = len(dataset)
@@ -67,7 +72,11 @@ class BatchIterator:
         if self.device is not None and self.device.type == "cuda" and torch.cuda.is_available():
             batches = _ahead(_to_cuda(batch, self.device) for batch in batches)
         for images, y in batches:
-            yield (self.augment(images) if self.augment else images), y
+            if self.augment and self.augments_targets:
+                images, y = self.augment(images, y)
+            elif self.augment:
+                images = self.augment(images)
+            yield images, y
 
 
 def n_batches(n_images, batch_size):

@@ -383,3 +383,34 @@ def test_callables_must_keep_the_form(function, got):
     required = r"of the batch, \(2, 1, 8, 8\), torch.float32, cpu. Got "
     with pytest.raises(ValueError, match=required + got):
         make_augmenter(function)(torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(12, 12), (8, 14)])
+def test_masks_are_moved_with_their_images(size):
+    images = torch.rand(40, 2, *size)
+    masks = images > 0.5
+    before = images.clone()
+    varied, moved = make_augmenter(["flip", "turn"])(images, masks)
+    assert moved.dtype is torch.bool
+    assert torch.equal(moved, varied > 0.5)
+    assert 20 < (varied != images).flatten(1).any(dim=1).sum() <= 40
+    assert torch.equal(images, before)
+    assert torch.equal(masks, images > 0.5)
+
+
+@pytest.mark.parametrize("step", ["intensity", "gamma", "noise", "blur", torch.square])
+def test_other_steps_leave_masks_alone(step):
+    images = torch.rand(40, 1, 12, 12)
+    masks = images > 0.5
+    varied, same = make_augmenter(step)(images, masks)
+    assert not torch.equal(varied, images)
+    assert torch.equal(same, masks)
+
+
+def test_masks_change_nothing_about_the_images():
+    augment, images = make_augmenter("microscopy"), torch.rand(20, 1, 12, 12)
+    torch.manual_seed(0)
+    alone = augment(images)
+    torch.manual_seed(0)
+    together, _ = augment(images, torch.zeros(20, 3, 12, 12, dtype=torch.bool))
+    assert torch.equal(alone, together)

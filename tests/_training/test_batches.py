@@ -228,3 +228,15 @@ def test_batches_for_a_gpu_are_those_for_the_cpu(is_available, monkeypatch):
 
 
 # --- batches that do not fit into memory -----------------------------------------------------
+
+
+def test_masks_may_be_varied_with_their_images():
+    def augment(images, masks):
+        return images + 1, masks * 10
+
+    iterator = BatchIterator(numbered(6), 3, augment=augment, augments_targets=True)
+    images, masks = map(torch.cat, zip(*iterator, strict=True))
+    assert images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert masks.tolist() == [0, 10, 20, 30, 40, 50]
+    untouched = BatchIterator(numbered(6), 3, augments_targets=True)
+    assert [masks.tolist() for _, masks in untouched] == [[0, 1, 2], [3, 4, 5]]
