@@ -15,6 +15,7 @@ __all__ = [  # in data-flow order
     "PCAFeatureMap",
     "ThresholdSegmenter",
     "HungarianDetector",
+    "UNetSegmenter",
     "metrics",
     "displays",
 ]
@@ -29,6 +30,7 @@ _MODULES = {
     "PCAFeatureMap": "_pca_feature_map",
     "ThresholdSegmenter": "_threshold_segmenter",
     "HungarianDetector": "_hungarian_detector",
+    "UNetSegmenter": "_unet_segmenter",
 }
 
 
