@@ -17,6 +17,7 @@ from ._labels._coverage import MIN_COVERAGE
 from ._labels._images import read_images, resolve_image_shape
 from ._labels._labels import read_labels, read_y
 from ._labels._masks import are_masks
+from ._labels._splits import check_groups
 from ._labels._targets import Targets
 from ._network._fine_tuning import (
     freeze,
@@ -294,7 +295,7 @@ class MicraNetClassifier(NetworkClassifier):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the network from new initial weights, or from `pretrained` ones.
 
         Parameters
@@ -309,6 +310,9 @@ class MicraNetClassifier(NetworkClassifier):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights >= 0 of the images in the loss; only their ratios matter. Images of weight 0
             are left out.
+        groups : array-like of shape (n_samples,), default=None
+            Images of one group, such as overlapping crops of one image, are not split between
+            training and validation: pass `groups` of :func:`sklearn_micranet.images.extract_crops`.
         X_val : array-like, default=None
             Validation images, as X, that are monitored, all of them, instead of a share of X.
         y_val : array-like, default=None
@@ -337,6 +341,7 @@ class MicraNetClassifier(NetworkClassifier):
         forget(self)
         images, labels = self._read_training(X, y)
         self._learn_input(X, images, labels.targets)
+        groups = check_groups(groups, len(images))
         data = labelled_images(images, labels, sample_weight)
         self._check_epoch(data, n_updated=self.fine_tune_depth)
         check_trainable(data, labels)
@@ -347,7 +352,7 @@ class MicraNetClassifier(NetworkClassifier):
         augment = make_augmenter(self.augmentation)
         seed, checkpoint = draw_seed(self.random_state), None
         if self.checkpoint_dir is not None:
-            checkpoint = self._open_checkpoint(seed, augment, initial, data, valid_data)
+            checkpoint = self._open_checkpoint(seed, augment, initial, groups, data, valid_data)
             seed = checkpoint.seed
         self._random_state = np.random.RandomState(seed)
         if valid_data is None:
@@ -357,6 +362,7 @@ class MicraNetClassifier(NetworkClassifier):
                 self.validation_fraction,
                 self.negatives_per_positive,
                 self._random_state,
+                groups,
             )
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             callbacks = self._callbacks_of_training(data, valid_data, checkpoint)
@@ -616,10 +622,11 @@ class MicraNetClassifier(NetworkClassifier):
             is_balanced=is_balanced(self.class_weight),
         )
 
-    def _open_checkpoint(self, seed, augment, initial, *data):
+    def _open_checkpoint(self, seed, augment, initial, groups, *data):
         is_reproducible = self.random_state is not None
         known_seed = seed if is_reproducible else None
-        key = training_key(self.get_params(deep=False), augment, initial, known_seed, *data)
+        parameters = self.get_params(deep=False) | {"groups": groups}
+        key = training_key(parameters, augment, initial, known_seed, *data)
         return Checkpoint(Path(self.checkpoint_dir) / f"{key}.pt", seed, is_reproducible)
 
     def _callbacks_of_training(self, data, valid_data, checkpoint):

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 
 from ._labels._images import read_images
+from ._labels._splits import check_groups
 from ._network._pixel_logits import PixelLogits
 from ._network._unet import (
     UNet,
@@ -473,13 +474,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
             raise ValueError(
                 "y must hold at least one pixel of a structure. Got empty masks only instead."
             )
-        if groups is not None:
-            groups = np.asarray(groups)
-            if groups.shape != (len(images),):
-                raise ValueError(
-                    f"groups must hold one entry for each of the {len(images)} images. Got the "
-                    f"shape {groups.shape} instead."
-                )
+        groups = check_groups(groups, len(images))
         return images, masks, groups
 
     def _masked(self, images, masks):

@@ -3,7 +3,20 @@
 import numpy as np
 
 
-def split_off_validation(indicator, fraction, random_state):
+def check_groups(groups, n_samples):
+    """Return the groups of samples as an array; None stays None."""
+    if groups is None:
+        return None
+    groups = np.asarray(groups)
+    if groups.shape != (n_samples,):
+        raise ValueError(
+            f"groups must hold one entry for each of the {n_samples} images. Got the shape "
+            f"{groups.shape} instead."
+        )
+    return groups
+
+
+def split_off_validation(indicator, fraction, random_state, groups=None):
     """Set aside a share of the samples of every class.
 
     Classes are served rarest first (iterative stratification [1]_): of the samples of a class
@@ -17,6 +30,9 @@ def split_off_validation(indicator, fraction, random_state):
         Classes that a sample contains.
     fraction : float in [0, 1)
     random_state : RandomState instance
+    groups : ndarray of shape (n_samples,), default=None
+        Samples of one group, such as crops of one image, stay together: then the share is one of
+        the groups, and a group contains the classes of its samples.
 
     Returns
     -------
@@ -29,6 +45,12 @@ def split_off_validation(indicator, fraction, random_state):
     .. [1] Sechidis et al., "On the stratification of multi-label data", ECML PKDD 2011.
        :doi:`10.1007/978-3-642-23808-6_10`
     """
+    if groups is not None:
+        names, number = np.unique(groups, return_inverse=True)
+        of_groups = np.zeros((len(names), indicator.shape[1]), dtype=bool)
+        np.logical_or.at(of_groups, number, indicator)
+        is_valid = np.isin(number, split_off_validation(of_groups, fraction, random_state)[1])
+        return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
     n_samples = len(indicator)
     n_valid = round(fraction * n_samples)
     if n_valid < 1 or n_samples - n_valid < 2:

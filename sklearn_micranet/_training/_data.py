@@ -103,7 +103,7 @@ def check_sample_weight(sample_weight, n_samples):
     return torch.from_numpy((weights / weights[used].mean()).astype(np.float32))
 
 
-def split_off(data, labels, fraction, negatives_per_positive, random_state):
+def split_off(data, labels, fraction, negatives_per_positive, random_state, groups=None):
     """Set aside a share of the images of every class, with negatives at the ratio of the training.
 
     Parameters
@@ -114,6 +114,8 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state):
     fraction : float in [0, 1)
     negatives_per_positive : float or None
     random_state : RandomState instance
+    groups : ndarray of shape (n_samples,), default=None
+        Of all images; those of one group stay together.
 
     Returns
     -------
@@ -122,7 +124,8 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state):
         None if there are too few images.
     """
     indicator = labels.targets.indicator(labels.y[data.indices])
-    train, valid = split_off_validation(indicator, fraction, random_state)
+    groups = None if groups is None else groups[data.indices]
+    train, valid = split_off_validation(indicator, fraction, random_state, groups)
     if not len(valid):
         return data, None
     valid_data = data.subset(valid)

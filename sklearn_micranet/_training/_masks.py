@@ -124,13 +124,5 @@ def split_off_groups(data, fraction, groups, random_state):
         None if there are too few groups.
     """
     contains = data.targets.flatten(2).any(dim=2).numpy()
-    names, number = np.unique(
-        np.arange(len(data)) if groups is None else groups, return_inverse=True
-    )
-    of_groups = np.zeros((len(names), contains.shape[1]), dtype=bool)
-    np.logical_or.at(of_groups, number, contains)
-    _, drawn = split_off_validation(of_groups, fraction, random_state)
-    is_valid = np.isin(number, drawn)
-    if not is_valid.any():
-        return data, None
-    return data.subset(np.flatnonzero(~is_valid)), data.subset(np.flatnonzero(is_valid))
+    train, valid = split_off_validation(contains, fraction, random_state, groups)
+    return (data.subset(train), data.subset(valid)) if len(valid) else (data, None)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sklearn_micranet._labels._splits import split_off_validation
+from sklearn_micranet._labels._splits import check_groups, split_off_validation
 
 
 def split(indicator, fraction, seed=0):
@@ -77,3 +77,21 @@ def test_the_random_state_decides_which_images():
     indicator = one_of(30, 30)
     first, again, other = (split(indicator, 0.2, seed)[1] for seed in (0, 0, 1))
     assert first.tolist() == again.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("n_groups", [4, 20])
+def test_groups_stay_together(n_groups):
+    indicator = one_of(100, 100)
+    groups = np.random.default_rng(0).permutation(200) % n_groups
+    train, valid = split_off_validation(indicator, 0.25, np.random.RandomState(0), groups)
+    assert not set(groups[train]) & set(groups[valid])
+    assert len(set(groups[valid])) == n_groups // 4
+    assert sorted([*train, *valid]) == list(range(200))
+
+
+def test_groups_of_another_length_are_refused():
+    with pytest.raises(
+        ValueError, match=r"each of the 3 images. Got the shape \(2,\)"
+    ):
+        check_groups([0, 1], 3)
+    assert check_groups(None, 3) is None
