@@ -157,6 +157,7 @@ def test_the_file_says_what_it_is_of(tmp_path):
     assert metadata == {
         "kind": "multiclass",
         "classes": ["dendrite", "fibre", "ring"],
+        "background_label": None,
         "image_shape": None,
         "threshold": 0.5,
     }
