@@ -23,10 +23,10 @@ RANKS = [
     {"_stack"},
     {"_labels"},
     {"_network", "_masks", "metrics", "images"},
-    {"_training", "datasets", "displays"},
+    {"_training", "_guided", "datasets", "displays"},
     {"door"},
 ]
-WITH_TORCH = {"_network", "_training", "door"}
+WITH_TORCH = {"_network", "_training", "_guided", "door"}
 
 
 def public_names(namespace):

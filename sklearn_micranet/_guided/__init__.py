@@ -1,0 +1,1 @@
+"""From image-level labels to outlines: gate, choice of features, intensity, texture."""

@@ -1,0 +1,109 @@
+"""The gate: where the last layer sees each class, and the prior that follows from it.
+
+Under a global max-pool the Grad-CAM of the last layer is, up to a factor, the sum of its
+activations with the class's own weights, S_c = sum_k w_ck A_k. It is positive where the class is
+seen. One of its cells covers `CELL` x `CELL` pixels of the image.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+CELL = 8  # px: three poolings
+MAX_SUM = 0.9  # a pixel is background with a probability of 0.1 at least
+SEEN = 0.02  # share of its maximum from which a gate is open
+_FILLED = 0.1  # share of its maximum from which a cell counts as filled by a class
+
+
+class Reading(NamedTuple):
+    """What one image leaves in the network."""
+
+    scores: np.ndarray  # S_c, (n_classes, ceil(height / 8), ceil(width / 8))
+    present: np.ndarray  # bool, (n_classes,)
+    activations: list  # of one layer a resolution, (n_filters, height / f, width / f), f = 1, 2, 4
+
+
+def gates(scores, size):
+    """Return the scores of an image's classes as fractions of their maxima, at full size.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_classes, height / 8, width / 8)
+        S_c, of any sign; sides rounded up.
+    size : tuple of int
+        Height and width of the image, in px.
+
+    Returns
+    -------
+    gates : float32 ndarray of shape (n_classes, height, width)
+        In [0, 1], linear between the centres of cells; zero for a class without positive scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_micranet._guided._gate import gates
+    >>> [float(x) for x in gates(np.array([[[-1.0, 2.0]]]), (1, 16))[0, 0, 3:12]]
+    [0.0, 0.0625, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125, 0.9375]
+    """
+    return enlarge(cell_gates(scores), CELL, size)
+
+
+def cell_gates(scores):
+    """Return max(S_c, 0) / max S_c, float32 of the shape of the scores."""
+    positive = np.maximum(scores, 0).astype(np.float32)
+    peak = positive.max(axis=(1, 2), keepdims=True)
+    return positive / np.where(peak > 0, peak, 1)
+
+
+def enlarge(maps, factor, size):
+    """Enlarge maps (n, height, width) by a whole factor, linear between centres of their pixels."""
+    if factor == 1:
+        return maps[:, : size[0], : size[1]]
+    rows, columns = (
+        _interpolation(n, m, factor) for n, m in zip(size, maps.shape[1:], strict=True)
+    )
+    return rows @ maps @ columns.T
+
+
+def _interpolation(n, n_cells, factor):
+    position = np.clip((np.arange(n) + 0.5) / factor - 0.5, 0, n_cells - 1)
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(n_cells))).astype(np.float32)
+
+
+def prior(gates, present, *, top, floor, gamma=1.0):
+    """Return the probability of each class at each pixel, before the image is looked at.
+
+    ``top * gate ** gamma + floor`` where the class is present, otherwise 0, scaled down where the
+    sum over the classes passes 0.9.
+
+    Parameters
+    ----------
+    gates : ndarray of shape (n_classes, ...)
+        In [0, 1].
+    present : bool ndarray of shape (n_classes,)
+    top, floor : float
+    gamma : float or array-like of shape (n_classes,), default=1.0
+
+    Returns
+    -------
+    prior : float32 ndarray of the shape of the gates
+    """
+    at_class = (-1,) + (1,) * (gates.ndim - 1)
+    gamma = np.broadcast_to(gamma, len(gates)).reshape(at_class)
+    probability = (top * gates**gamma + floor) * np.reshape(present, at_class)
+    total = probability.sum(axis=0)
+    return (probability * (MAX_SUM / np.maximum(total, MAX_SUM))).astype(np.float32)
+
+
+def filled_area(cells):
+    """Return the share of the cells of a gate that are above a tenth of its maximum."""
+    return float(np.mean(cells > _FILLED))
+
+
+def exponents(area):
+    """Return the exponents of a class's gate in the prior: in `fit`, and in use.
+
+    Where a class fills little of an image, the gate is wider than the structures: in `fit` only its
+    peaks are trusted. Where it fills much, the gate misses parts of them, and is widened.
+    """
+    return float(np.clip(2.5 - 3.5 * area, 0.15, 2)), max(0.15, 1 - 1.25 * area)

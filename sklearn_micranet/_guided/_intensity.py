@@ -1,0 +1,217 @@
+"""Outlines of structures that stand out by their brightness.
+
+The noise is equalised, then each object is cut a fixed fraction of the way from its surroundings
+to itself.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from ._gate import enlarge
+
+_SECOND_DIFFERENCES = np.outer([1, -2, 1], [1, -2, 1]) / 6.0  # unit gain for white noise
+_N_BINS = 16
+_MIN_PER_BIN = 50
+_SMALLEST_NOISE = 1e-3  # of the range of brightness, where an image has less
+_TINY = 1e-6
+_COARSE = 4  # px
+_N_BEFORE_BLUR = 3  # iterations: what is found has to be an object first
+OUTLINE = 0.6  # height at which a blurred structure is cut
+_CUT = 0.55  # a little inside, as blur widens thin structures; the level itself is applied last
+_PULL = 0.02  # weight of the mean of the whole image where near pixels weigh 1
+_MAD = 0.6745  # median of |x| of a standard normal x
+
+
+class NoiseCurve(NamedTuple):
+    """Variance of the noise of a pixel: ``gain * brightness + offset``, and the range it is of."""
+
+    gain: float
+    offset: float
+    low: float
+    high: float
+
+
+def noise_samples(image):
+    """Return local brightness and squared second difference of the pixels of an image.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width)
+
+    Returns
+    -------
+    samples : float32 ndarray of shape (2, n_pixels)
+        Brightness, the mean of 3 x 3 pixels, and noise, whose standard deviation is that of a
+        pixel where the image is smooth. Border pixels are left out.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    brightness = ndimage.uniform_filter(image, 3)[1:-1, 1:-1]
+    noise = ndimage.convolve(image, _SECOND_DIFFERENCES.astype(np.float32))[1:-1, 1:-1]
+    return np.stack([brightness.ravel(), noise.ravel()])
+
+
+def noise_curve(samples):
+    """Fit a straight line to the variance of the noise against brightness.
+
+    Parameters
+    ----------
+    samples : ndarray of shape (2, n_pixels)
+        Those of several images, see :func:`noise_samples`.
+
+    Returns
+    -------
+    curve : NoiseCurve
+        Nowhere below a hundredth of its maximum over the range of brightness, nor below a
+        standard deviation of a thousandth of the range.
+    """
+    brightness, noise = samples
+    low, high = np.percentile(brightness, [0.5, 99.5])
+    if not high > low:
+        return NoiseCurve(0.0, 1.0, float(low), float(low))
+    edges = np.linspace(low, high, _N_BINS + 1)
+    index = np.clip(np.searchsorted(edges, brightness) - 1, 0, _N_BINS - 1)
+    x, variance, weight = [], [], []
+    for i in range(_N_BINS):
+        inside = index == i
+        if (n := np.count_nonzero(inside)) >= _MIN_PER_BIN:
+            x.append(np.median(brightness[inside]))
+            variance.append((np.median(np.abs(noise[inside])) / _MAD) ** 2)
+            weight.append(n)
+    return _line(np.array(x), np.array(variance), np.array(weight), low, high)
+
+
+def _line(x, variance, weight, low, high):
+    smallest = (_SMALLEST_NOISE * (high - low)) ** 2
+    if len(x) < 2 or not variance.max() > smallest:
+        return NoiseCurve(0.0, smallest, float(low), float(high))
+    # The error of a variance grows with it: relative errors are what a fit has to balance.
+    weight = np.sqrt(weight) / np.maximum(variance, 0.05 * variance.max())
+    gain, offset = np.polyfit(x, variance, 1, w=weight)
+    ends = gain * np.array([low, high]) + offset
+    ends = np.maximum(ends, max(0.01 * ends.max(), smallest))
+    gain = (ends[1] - ends[0]) / (high - low)
+    return NoiseCurve(float(gain), float(ends[0] - gain * low), float(low), float(high))
+
+
+def equalise_noise(image, curve):
+    """Return the image on a scale on which the noise has the standard deviation 1.
+
+    The integral of 1 / sqrt(gain I + offset) from `low`, straight beyond the range of the curve.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    gain, offset, low, high = curve
+    inside = np.clip(image, low, high)
+    ends = [np.sqrt(gain * end + offset) for end in (low, high)]
+    root = np.sqrt(gain * inside + offset)
+    # 2 (root - ends[0]) / gain, without a division by a gain of zero
+    value = 2 * (inside - low) / (root + ends[0])
+    return value + (image - inside) / np.where(image > high, ends[1], ends[0])
+
+
+def halfway_height(
+    view, start, *, within=None, min_contrast=0.0, blur=0.0, sigma=8.0, n_iterations=8
+):
+    """Return how far each pixel is on the way from its surroundings to the object.
+
+    Objects are cut about half-way, their mean and that of their surroundings are taken anew, and
+    so on.
+
+    Parameters
+    ----------
+    view : ndarray of shape (height, width)
+        On which the structures are high, its noise equal everywhere.
+    start : bool ndarray of shape (height, width)
+        Where structures are, roughly.
+    within : bool ndarray of shape (height, width), default=None
+        Where structures may be at all.
+    min_contrast : float, default=0.0
+        Smallest difference between object and surroundings. Where there is no object, noise would
+        be cut half-way otherwise.
+    blur : float, default=0.0
+        Standard deviation of the blur that images are supposed to have, in px. Blur widens thin
+        structures: they are cut where the outline of what was found would lie after it, and
+        heights are shifted by what `OUTLINE` is off from there.
+    sigma : float, default=8.0
+        Standard deviation of the Gaussian that says what is near, in px.
+    n_iterations : int, default=8
+
+    Returns
+    -------
+    height : float32 ndarray of shape (height, width)
+        0 is the surroundings, 1 the object; not limited to these. 0 outside `within`.
+    """
+    foreground, cut = start, _CUT
+    for i in range(n_iterations):
+        inside, outside = (_near_mean(view, part, sigma) for part in (foreground, ~foreground))
+        height = (view - outside) / np.maximum(inside - outside, max(min_contrast, _TINY))
+        if within is not None:
+            height = np.where(within, height, 0)
+        if blur and i >= _N_BEFORE_BLUR:
+            cut = _height_of_outline(foreground, blur, sigma)
+        foreground = height > cut
+    return (height - cut + OUTLINE if blur else height).astype(np.float32)
+
+
+def _height_of_outline(foreground, blur, sigma):
+    """Return where between surroundings and object the outline of a blurred mask lies."""
+    blurred = ndimage.gaussian_filter(foreground.astype(np.float32), blur, truncate=3)
+    inside, outside = (_near_mean(blurred, part, sigma) for part in (foreground, ~foreground))
+    edge = ndimage.binary_dilation(foreground) & ~ndimage.binary_erosion(foreground)
+    near, weight = (_smooth(x, sigma) for x in (blurred * edge, edge.astype(np.float32)))
+    outline = (near + 0.5 * _PULL) / (weight + _PULL)
+    return np.clip((outline - outside) / np.maximum(inside - outside, 0.05), 0.5, 0.9)
+
+
+def _near_mean(view, part, sigma):
+    """Average the pixels of a part that are near, and a little those that are far."""
+    weight = part.astype(np.float32)
+    total = weight.sum()
+    mean = float((view * weight).sum() / total) if total else float(view.mean())
+    near, near_weight = (_smooth(x, sigma) for x in (view * weight, weight))
+    return (near + _PULL * mean) / (near_weight + _PULL)
+
+
+def _smooth(image, sigma):
+    """Smooth with a wide Gaussian, on pixels of `_COARSE` x `_COARSE`: 16 times less to do."""
+    if sigma < 2 * _COARSE:
+        return ndimage.gaussian_filter(image, sigma, truncate=3)
+    height = len(image)
+    padded = np.pad(image, [(0, -n % _COARSE) for n in image.shape], mode="edge")
+    blocks = padded.reshape(-(-height // _COARSE), _COARSE, -1, _COARSE).mean(axis=(1, 3))
+    smooth = ndimage.gaussian_filter(blocks.astype(np.float32), sigma / _COARSE, truncate=3)
+    return enlarge(smooth[np.newaxis], _COARSE, image.shape)[0]
+
+
+def as_map(height, level):
+    """Return heights as a map in [0, 1] that is 0.5 at `level`, 0 at 0 and 1 at 1."""
+    below, above = height * (0.5 / level), 0.5 + (height - level) * (0.5 / (1 - level))
+    return np.clip(np.where(height < level, below, above), 0, 1).astype(np.float32)
+
+
+def share_out(prior, foreground, *, sigma=2.0, n_steps=10):
+    """Give each pixel of the foreground to a class.
+
+    Parameters
+    ----------
+    prior : ndarray of shape (n_classes, height, width)
+    foreground : bool ndarray of shape (height, width)
+    sigma : float, default=2.0
+        Standard deviation of a step along the foreground, in px.
+    n_steps : int, default=10
+
+    Returns
+    -------
+    winner : int ndarray of shape (height, width)
+        The class whose prior is the largest after it was averaged along the foreground, never
+        across the background.
+    """
+    inside = foreground.astype(np.float32)
+    weight = ndimage.gaussian_filter(inside, sigma, truncate=3) + _TINY
+    spread = prior
+    for _ in range(n_steps):
+        spread = np.stack(
+            [ndimage.gaussian_filter(p * inside, sigma, truncate=3) / weight for p in spread]
+        )
+    return np.where(foreground, spread, prior).argmax(axis=0)

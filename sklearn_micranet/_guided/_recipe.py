@@ -1,0 +1,191 @@
+"""What is learned from images and labels, and the maps that follow from it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._choice import best_view, cell_means, inside_and_outside, mode_of
+from ._gate import SEEN, cell_gates, filled_area, gates, prior
+from ._intensity import (
+    as_map,
+    equalise_noise,
+    halfway_height,
+    noise_curve,
+    noise_samples,
+    share_out,
+)
+from ._texture import FINE, WIDE, PixelModel, pixel_features
+
+_N_PIXELS = 120  # of an image, for the pixel classifier
+_PATCH = 128  # px: the part of an image that the noise is looked at
+_MAX_NOISE_SAMPLES = 500_000
+_DENSE_FROM = 0.4  # of an image filled: from here on wide features help, below they blur outlines
+_BLUR = 1.5  # px; chosen on digits, MNIST canvases and nuclei
+_MIN_CONTRAST = 4.0  # standard deviations of the noise, if typical objects have twice as much
+
+
+class Survey(NamedTuple):
+    """What is kept of a training image."""
+
+    means: np.ndarray  # (n_cells, n_channels)
+    inside: np.ndarray  # (n_classes, n_cells)
+    outside: np.ndarray  # (n_cells,)
+    area: np.ndarray  # (n_classes,), NaN where absent
+    patch: np.ndarray  # (height, width, n_channels)
+    features: dict  # of each scale, (n_features, n_pixels)
+    gate: np.ndarray  # (n_pixels, n_classes)
+    present: np.ndarray  # (n_classes,)
+
+
+class Recipe(NamedTuple):
+    """What is learned about each class."""
+
+    modes: list  # "intensity", "both" or "texture", of each class
+    separation: np.ndarray  # (n_classes,)
+    views: np.ndarray  # signed weights of the channels, (n_classes, n_channels)
+    noise: list  # a NoiseCurve of each class
+    contrast: np.ndarray  # smallest of an object, in standard deviations of the noise
+    area: np.ndarray  # (n_classes,)
+    pixels: PixelModel | None
+
+
+def survey(image, reading, rng):
+    """Keep of a training image what :func:`learn` needs.
+
+    Parameters
+    ----------
+    image : float32 ndarray of shape (height, width, n_channels)
+    reading : Reading
+        Its `present` are the labels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    survey : Survey
+    """
+    size, present = image.shape[:2], reading.present
+    means = cell_means(image)
+    cells = cell_gates(reading.scores)
+    used = cells[:, : means.shape[0], : means.shape[1]].reshape(len(cells), -1)
+    inside, outside = inside_and_outside(used, present)
+    area = [filled_area(c) if p else np.nan for c, p in zip(cells, present, strict=True)]
+    pixels = rng.permutation(size[0] * size[1])[:_N_PIXELS]
+    features = {
+        scale: pixel_features(reading.activations, size, scale)[
+            :, pixels // size[1], pixels % size[1]
+        ]
+        for scale in (FINE, WIDE)
+    }
+    gate = gates(reading.scores, size).reshape(len(cells), -1)[:, pixels].T
+    first = [rng.integers(max(1, n - _PATCH + 1)) for n in size]
+    patch = image[first[0] : first[0] + _PATCH, first[1] : first[1] + _PATCH].copy()
+    means = means.reshape(-1, image.shape[2])
+    return Survey(means, inside, outside, np.array(area), patch, features, gate, present)
+
+
+def learn(surveys, classifier, *, features="auto"):
+    """Learn from training images what the outlines of each class are to be taken from.
+
+    Parameters
+    ----------
+    surveys : list of Survey
+    classifier : estimator
+        Of pixels; a clone is fitted if a class needs it.
+    features : {"auto", "intensity", "both", "texture"}, default="auto"
+
+    Returns
+    -------
+    recipe : Recipe
+    """
+    means = np.concatenate([s.means for s in surveys])
+    inside = np.concatenate([s.inside for s in surveys], axis=1)
+    outside = np.concatenate([s.outside for s in surveys])
+    views, auc = zip(*(best_view(means, of_class, outside) for of_class in inside), strict=True)
+    modes = [
+        mode_of(a, view) if features == "auto" else features
+        for a, view in zip(auc, views, strict=True)
+    ]
+    all_areas = np.array([s.area for s in surveys])
+    known = ~np.isnan(all_areas)
+    area = np.where(known, all_areas, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    pixels = None
+    if set(modes) != {"intensity"}:
+        scale = WIDE if area.mean() >= _DENSE_FROM else FINE
+        pixels = PixelModel(classifier, scale).fit(
+            np.concatenate([s.features[scale].T for s in surveys]),
+            np.concatenate([s.gate for s in surveys]),
+            np.concatenate([np.tile(s.present, (len(s.gate), 1)) for s in surveys]),
+            area,
+        )
+    distinct = {tuple(view): view for view in views}
+    curves = {key: _noise_of(surveys, view) for key, view in distinct.items()}
+    noise = [curves[tuple(view)] for view in views]
+    contrast = [
+        _smallest_contrast(equalise_noise(means @ view, curve), of_class, outside)
+        for view, curve, of_class in zip(views, noise, inside, strict=True)
+    ]
+    return Recipe(modes, np.array(auc), np.array(views), noise, np.array(contrast), area, pixels)
+
+
+def _smallest_contrast(values, is_inside, is_outside):
+    if not is_inside.any() or not is_outside.any():
+        return _MIN_CONTRAST
+    typical = np.median(values[is_inside]) - np.median(values[is_outside])
+    return float(np.clip(typical / 2, 0, _MIN_CONTRAST))
+
+
+def _noise_of(surveys, view):
+    samples = np.concatenate([noise_samples(s.patch @ view) for s in surveys], axis=1)
+    return noise_curve(samples[:, :: max(1, samples.shape[1] // _MAX_NOISE_SAMPLES)])
+
+
+def guided_maps(image, reading, recipe, *, level):
+    """Return the guided feature maps of one image.
+
+    Parameters
+    ----------
+    image : float32 ndarray of shape (height, width, n_channels)
+    reading : Reading
+    recipe : Recipe
+    level : float
+        In (0, 1), see :func:`halfway_height`.
+
+    Returns
+    -------
+    maps : float32 ndarray of shape (n_classes, height, width)
+        In [0, 1], 0.5 is the outline; zero for absent classes.
+    """
+    size, present = image.shape[:2], reading.present
+    maps = np.zeros((len(present), *size), dtype=np.float32)
+    if not present.any():
+        return maps
+    opened = gates(reading.scores, size)
+    if recipe.pixels is not None:
+        posterior = recipe.pixels.posterior(reading.activations, opened, present)
+        maps[:] = posterior
+    cut = [k for k in np.flatnonzero(present) if recipe.modes[k] != "texture"]
+    if not cut:
+        return maps
+    belief = prior(opened, present, top=0.3, floor=0.01)
+    groups = {}
+    for k in cut:
+        groups.setdefault((recipe.modes[k], tuple(recipe.views[k])), []).append(k)
+    for (mode, view), members in groups.items():
+        if mode == "both":
+            within, contrast, blur = maps[members].sum(axis=0) > 0.5, 0.0, 0.0
+        else:
+            within = opened[present].max(axis=0) > SEEN
+            contrast, blur = recipe.contrast[members[0]], _BLUR
+        seen = belief[members].sum(axis=0)
+        height = halfway_height(
+            equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[members[0]]),
+            seen > seen.max() / 2,
+            within=within,
+            min_contrast=contrast,
+            blur=blur,
+        )
+        maps[members] = as_map(height, level)
+    if np.count_nonzero(present) > 1:  # what is bright may belong to any class
+        winner = share_out(belief, maps[cut].max(axis=0) > 0.5)
+        maps[cut] *= winner == np.array(cut)[:, None, None]
+    return maps

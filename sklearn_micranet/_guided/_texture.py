@@ -1,0 +1,176 @@
+"""Outlines of structures that differ from their surroundings by texture.
+
+A classifier of pixels, trained by expectation-maximisation from where the gates say that a class
+may be, and from where labels say that it is not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ._gate import enlarge, exponents, prior
+
+_EPSILON = 1e-6
+
+
+class Scale(NamedTuple):
+    """What features of pixels are of."""
+
+    n_layers: int  # from the highest resolution
+    sigma: float  # px, of the Gaussian that smooths them
+    n_components: int
+
+
+# Fine features leave outlines sharp; where a class fills much of an image, wide ones leave no holes
+# in it. Chosen on textures, and on DIC cells.
+FINE, WIDE = Scale(2, 1.0, 10), Scale(3, 2.0, 12)
+
+
+def pixel_features(activations, size, scale):
+    """Return smoothed activations at full size.
+
+    Parameters
+    ----------
+    activations : list of ndarray of shape (n_filters, height / f, width / f)
+        Of layers whose pixels cover f = 1, 2, 4 px of the image; sides rounded up.
+    size : tuple of int
+        Height and width of the image, in px.
+    scale : Scale
+
+    Returns
+    -------
+    features : float32 ndarray of shape (n_features, height, width)
+    """
+    return np.concatenate(
+        [
+            layer_features(activation, 2**i, size, scale.sigma)
+            for i, activation in enumerate(activations[: scale.n_layers])
+        ]
+    )
+
+
+def layer_features(activation, factor, size, sigma):
+    """Return the smoothed activations of a layer whose pixels cover `factor` px, at full size."""
+    width = sigma / factor
+    smooth = ndimage.gaussian_filter(activation, (0, width, width), truncate=3)
+    return enlarge(smooth, factor, size)
+
+
+def with_background(prior):
+    """Append the probability of background, 1 - sum, to priors of shape (n_pixels, n_classes)."""
+    return np.column_stack([prior, 1 - prior.sum(axis=1)])
+
+
+def expectation_maximisation(classifier, features, prior, *, n_rounds=3):
+    """Train a classifier of pixels on soft labels, and infer these anew, several times.
+
+    Parameters
+    ----------
+    classifier : estimator
+        With `fit(X, y, sample_weight)` and `predict_proba`; it is cloned.
+    features : ndarray of shape (n_pixels, n_features)
+    prior : ndarray of shape (n_pixels, n_classes + 1)
+        Rows sum to 1; 0 for the classes that are absent from the image of a pixel. Background is
+        the last.
+    n_rounds : int, default=3
+        At most; a round that would lower the objective is the end.
+
+    Returns
+    -------
+    classifier : estimator
+        Fitted.
+    share : ndarray of shape (n_classes + 1,)
+        Of the pixels it was trained on, by which its probabilities have to be divided to be
+        likelihoods.
+    objective : list of float
+        Mean log-likelihood of the labels of images, after each round.
+    """
+    posterior, objective = prior, []
+    for _ in range(n_rounds):
+        new_share = posterior.mean(axis=0) + _EPSILON
+        new_share /= new_share.sum()
+        fitted = _fit_soft(clone(classifier), features, posterior)
+        joint = prior * likelihood(fitted, features, new_share)
+        total = np.maximum(joint.sum(axis=1, keepdims=True), _EPSILON)
+        value = float(np.log(total).mean())
+        if objective and value < objective[-1]:
+            break
+        objective.append(value)
+        best, share = fitted, new_share
+        posterior = joint / total
+    return best, share, objective
+
+
+def _fit_soft(classifier, features, posterior):
+    """Fit soft labels: each pixel counts once for each class, with the probability of it."""
+    pixel, label = np.nonzero(posterior > 0.01)
+    if (label == label[0]).all():  # nothing but background: there is nothing to tell apart
+        classifier = DummyClassifier()
+    return classifier.fit(features[pixel], label, sample_weight=posterior[pixel, label])
+
+
+def likelihood(classifier, features, share):
+    """Return P(class | features) / P(class), shape (n_pixels, n_classes + 1)."""
+    ratio = np.zeros((len(features), len(share)))
+    ratio[:, classifier.classes_] = classifier.predict_proba(features)
+    return ratio / share
+
+
+class PixelModel:
+    """Probability of the classes at each pixel, from activations and the gate.
+
+    Parameters
+    ----------
+    classifier : estimator
+        With `fit(X, y, sample_weight)` and `predict_proba`.
+    scale : Scale
+        Of the features.
+    """
+
+    def __init__(self, classifier, scale):
+        self.classifier = classifier
+        self.scale = scale
+
+    def fit(self, features, gate, present, area):
+        """Learn from pixels of images whose labels are known.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_pixels, n_features)
+        gate : ndarray of shape (n_pixels, n_classes)
+        present : bool ndarray of shape (n_pixels, n_classes)
+            Labels of the image of each pixel.
+        area : ndarray of shape (n_classes,)
+            Share of an image that a class fills where it is present.
+        """
+        in_fit, self.gamma = np.transpose([exponents(a) for a in area])
+        n_components = min(self.scale.n_components, *features.shape)
+        self.whiten = make_pipeline(
+            StandardScaler(), PCA(n_components, whiten=True, svd_solver="covariance_eigh")
+        )
+        belief = prior(gate.T, np.ones(gate.shape[1], bool), top=0.3, floor=0.01, gamma=in_fit)
+        self.classifier, self.share, self.objective = expectation_maximisation(
+            self.classifier,
+            self.whiten.fit_transform(features),
+            with_background(belief.T * present),
+        )
+        return self
+
+    def posterior(self, activations, gate, present):
+        """Return the probability of each class, float32 of shape (n_classes, height, width)."""
+        size = gate.shape[1:]
+        features = pixel_features(activations, size, self.scale)
+        features = self.whiten.transform(features.reshape(len(features), -1).T)
+        evidence = np.log(likelihood(self.classifier, features, self.share) + _EPSILON)
+        evidence = evidence.T.reshape(-1, *size)
+        evidence = ndimage.gaussian_filter(evidence, (0, 1, 1), truncate=3)
+        belief = prior(gate, present, top=0.9, floor=0.05, gamma=self.gamma)
+        belief = np.concatenate([belief, 1 - belief.sum(axis=0, keepdims=True)])
+        joint = belief * np.exp(evidence - evidence.max(axis=0))
+        return (joint / joint.sum(axis=0))[:-1].astype(np.float32)

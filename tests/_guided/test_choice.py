@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import roc_auc_score
+
+from sklearn_micranet._guided._choice import (
+    best_view,
+    cell_means,
+    inside_and_outside,
+    mode_of,
+    separation,
+)
+
+
+def test_separation_is_the_area_under_the_roc_curve():
+    rng = np.random.default_rng(0)
+    values, inside = rng.integers(0, 5, (3, 40)), rng.random(40) < 0.3
+    assert_allclose(separation(values, inside), [roc_auc_score(inside, v) for v in values])
+
+
+def test_separation_of_nothing_says_nothing():
+    assert separation(np.arange(3.0), np.zeros(3, bool)) == 0.5
+    assert separation(np.arange(3.0), np.ones(3, bool)) == 0.5
+
+
+def test_cell_means_leave_out_cells_that_are_not_full():
+    image = np.zeros((17, 10, 2))
+    image[:8, :8, 1] = np.arange(64).reshape(8, 8)
+    image[16:] = 9
+    means = cell_means(image)
+    assert_allclose(means, [[[0, 31.5]], [[0, 0]]])
+
+
+def test_texture_of_zero_mean_does_not_pass_for_brightness():
+    rng = np.random.default_rng(0)
+    cells = np.concatenate([rng.normal(0, 1, (200, 64)), rng.normal(0, 0.1, (200, 64))])
+    inside = np.arange(400) < 200
+    assert separation(np.quantile(cells, 0.9, axis=1), inside) > 0.99
+    assert abs(separation(cells.mean(axis=1), inside) - 0.5) < 0.1
+
+
+def test_inside_and_outside_follow_the_labels():
+    cells = np.array([[0.8, 0.01, 0.8], [0.01, 0.01, 0.9]])
+    inside, outside = inside_and_outside(cells, np.array([True, False]))
+    assert inside.tolist() == [[True, False, True], [False, False, False]]
+    assert outside.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_polarity_is_that_of_the_structure(sign):
+    means = sign * np.array([[1.0], [2], [3], [4]])
+    weights, auc = best_view(means, np.array([0, 0, 1, 1], bool), np.array([1, 1, 0, 0], bool))
+    assert weights == [sign]
+    assert auc == 1
+
+
+def test_a_difference_of_channels_is_taken_where_it_is_better_only():
+    rng = np.random.default_rng(0)
+    inside = np.arange(100) < 50
+    common, colour = rng.normal(0, 5, 100), np.where(inside, 1.0, 0.0)
+    weights, auc = best_view(np.column_stack([common + colour, common]), inside, ~inside)
+    assert weights.tolist() == [1, -1]
+    assert auc == 1
+    bright = np.column_stack([10 * colour, np.zeros(100)])
+    weights, _ = best_view(bright, inside, ~inside)
+    assert weights.sum() > 0
+
+
+def test_modes():
+    single = np.array([1.0])
+    assert [mode_of(a, single) for a in (0.6, 0.8, 0.95)] == ["texture", "both", "intensity"]
+    assert mode_of(0.99, np.array([1.0, -1.0])) == "texture"

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import ndimage
+
+from sklearn_micranet._guided._intensity import (
+    NoiseCurve,
+    as_map,
+    equalise_noise,
+    halfway_height,
+    noise_curve,
+    noise_samples,
+    share_out,
+)
+
+
+def poisson_gaussian(gain, sd, seed=0, shape=(400, 400)):
+    """Smooth brightness of 10 to 200, with noise of the variance gain * brightness + sd^2."""
+    rng = np.random.default_rng(seed)
+    truth = np.linspace(10, 200, shape[0])[:, None] * np.ones(shape)
+    return gain * rng.poisson(truth / gain) + rng.normal(0, sd, shape), truth
+
+
+@pytest.mark.parametrize(("gain", "sd"), [(1.0, 3.0), (0.5, 8.0), (4.0, 2.0), (2.0, 0.5)])
+def test_noise_curve_recovers_gain_and_offset(gain, sd):
+    image, _ = poisson_gaussian(gain, sd)
+    curve = noise_curve(noise_samples(image))
+    assert curve.gain == pytest.approx(gain, rel=0.1)
+    # The offset is what remains at zero brightness: small against the noise in the images.
+    assert curve.offset == pytest.approx(sd**2, abs=0.05 * (gain * 105 + sd**2))
+
+
+def test_noise_curve_without_shot_noise_is_flat():
+    image, _ = poisson_gaussian(1e-3, 5.0)
+    curve = noise_curve(noise_samples(image))
+    assert abs(curve.gain) * 190 < 0.15 * 25
+    assert curve.offset == pytest.approx(25, rel=0.1)
+
+
+@pytest.mark.parametrize("gain", [0.3, 2.0])
+def test_equalised_noise_has_the_standard_deviation_one_everywhere(gain):
+    image, _ = poisson_gaussian(gain, 4.0)
+    flat = equalise_noise(image, noise_curve(noise_samples(image)))
+    residual = flat - ndimage.uniform_filter(flat, (1, 401))
+    assert_allclose(residual[20:100].std(), 1, atol=0.08)
+    assert_allclose(residual[-100:-20].std(), 1, atol=0.08)
+
+
+def test_equalising_keeps_the_order_beyond_the_range():
+    curve = NoiseCurve(2.0, 1.0, 0.0, 10.0)
+    values = equalise_noise(np.linspace(-5, 20, 101), curve)
+    assert (np.diff(values) > 0).all()
+    assert equalise_noise(np.array([4.0]), curve)[0] == pytest.approx(2.0)  # 2 (3 - 1) / 2
+
+
+@pytest.mark.parametrize("image", [np.zeros((20, 20)), np.eye(20) * 0])
+def test_constant_images_do_no_harm(image):
+    curve = noise_curve(noise_samples(image))
+    assert np.isfinite(equalise_noise(image, curve)).all()
+    assert np.isfinite(halfway_height(image, image > 0)).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    radius=st.floats(6, 20),
+    contrast=st.floats(0.1, 100),
+    offset=st.floats(-50, 50),
+    polarity=st.sampled_from([1, -1]),
+    blur=st.floats(0, 2),
+)
+def test_the_outline_of_a_disc_is_the_true_one(radius, contrast, offset, polarity, blur):
+    rows, columns = np.mgrid[:96, :96] - 47.3
+    disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1)  # its edge pixels partly filled
+    image = offset + polarity * contrast * ndimage.gaussian_filter(disc, blur)
+    view = polarity * image
+    view = equalise_noise(view, noise_curve(noise_samples(view)))
+    start = np.hypot(rows, columns) < 1.5 * radius  # a gate is larger than what it is on
+    for level, supposed in ((0.5, 0), (0.6, 1.5)):
+        height = halfway_height(view, start, min_contrast=4, blur=supposed)
+        found = as_map(height, level) > 0.5
+        assert abs(np.sqrt(found.sum() / np.pi) - radius) < 0.5
+        edge = np.hypot(rows, columns)[found ^ ndimage.binary_erosion(found)]
+        assert (np.abs(edge + 0.5 - radius) < 1.5).all()
+
+
+def width_at_a_half(profile):
+    """Between the two places where a profile crosses 0.5, linear between pixels."""
+    above = np.flatnonzero(profile > 0.5)
+    sides = [(above[0] - 1, above[0]), (above[-1] + 1, above[-1])]
+    ends = [a + (0.5 - profile[a]) / (profile[b] - profile[a]) * (b - a) for a, b in sides]
+    return ends[1] - ends[0]
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 5])
+def test_blur_that_is_supposed_widens_thin_lines_less(width):
+    line = np.zeros((64, 64))
+    line[8:56, 30 : 30 + width] = 1
+    view = 100 * ndimage.gaussian_filter(line, 1.5)
+    start = ndimage.binary_dilation(line > 0, iterations=3)
+    half = width_at_a_half(as_map(halfway_height(view, start), 0.5)[32])
+    cut = width_at_a_half(as_map(halfway_height(view, start, blur=1.5), 0.6)[32])
+    assert half > width + 0.3
+    assert width - 0.3 < cut < half - 0.2
+
+
+def test_noise_is_not_cut_where_there_is_no_object():
+    image = np.random.default_rng(0).normal(0, 1, (96, 96))
+    start = np.zeros((96, 96), bool)
+    start[36:60, 36:60] = True  # a gate that opens on nothing
+    wild = halfway_height(image, start) > 0.5
+    calm = halfway_height(image, start, min_contrast=8) > 0.5
+    assert wild.mean() > 0.2
+    assert calm.mean() < 0.01
+
+
+def test_nothing_is_found_outside_the_region():
+    image = np.zeros((64, 64))
+    image[10:20, 10:20] = image[40:50, 40:50] = 1
+    within = np.zeros((64, 64), bool)
+    within[:32] = True
+    height = halfway_height(image, within, within=within)
+    assert height[10:20, 10:20].min() > 0.5
+    assert not height[32:].any()
+
+
+@given(level=st.floats(0.05, 0.95))
+def test_a_map_is_a_half_at_the_level(level):
+    heights = np.array([-1, 0, level, 1, 2])
+    assert_allclose(as_map(heights, level), [0, 0, 0.5, 1, 1], atol=1e-6)
+
+
+def test_a_connected_foreground_goes_to_the_class_seen_in_it():
+    foreground = np.zeros((20, 40), bool)
+    foreground[5:15, 2:16] = foreground[5:15, 24:38] = True
+    prior = np.full((2, 20, 40), 0.01)
+    prior[0, 8:12, 4:8] = 0.5
+    prior[1, 8:12, 30:34] = 0.5
+    winner = share_out(prior, foreground)
+    assert (winner[5:15, 2:16] == 0).all()
+    assert (winner[5:15, 24:38] == 1).all()

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+
+from sklearn_micranet._guided._texture import (
+    FINE,
+    PixelModel,
+    Scale,
+    expectation_maximisation,
+    likelihood,
+    pixel_features,
+    with_background,
+)
+
+
+def soft_labels(seed=0, n=3000):
+    """Pixels of two Gaussian classes and background, gates that are right four times in five."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(3, n, p=[0.2, 0.2, 0.6])
+    features = rng.normal(0, 1, (n, 2)) + np.array([[3, 0], [0, 3], [0, 0]])[truth]
+    seen = np.where(rng.random(n) < 0.8, truth, rng.integers(0, 3, n))
+    gate = (seen[:, None] == np.arange(2)).astype(float)
+    present = np.ones((n, 2), bool)
+    return features, truth, gate, present
+
+
+@pytest.mark.parametrize("classifier", [GaussianNB(), LogisticRegression()])
+@pytest.mark.parametrize("seed", range(3))
+def test_expectation_maximisation_never_lowers_its_objective(classifier, seed):
+    features, _, gate, _ = soft_labels(seed)
+    prior = with_background(0.4 * gate + 0.02)
+    _, _, objective = expectation_maximisation(classifier, features, prior, n_rounds=8)
+    assert len(objective) > 3
+    assert (np.diff(objective) >= 0).all()
+    assert objective[-1] > objective[0]
+
+
+def test_the_classifier_of_pixels_is_better_than_the_gate_it_learned_from():
+    features, truth, gate, present = soft_labels()
+    model = PixelModel(LogisticRegression(), FINE).fit(
+        features, gate, present, np.array([0.2, 0.2])
+    )
+    found = model.whiten.transform(features)
+    found = likelihood(model.classifier, found, model.share).argmax(axis=1)
+    by_gate = np.where(gate.any(axis=1), gate.argmax(axis=1), 2)
+    assert np.mean(by_gate == truth) < 0.88
+    assert np.mean(found == truth) > 0.9
+
+
+def test_a_class_that_the_labels_exclude_gets_no_share():
+    features, _, gate, _ = soft_labels()
+    prior = with_background(np.column_stack([0.4 * gate[:, 0] + 0.02, np.zeros(len(gate))]))
+    classifier, share, _ = expectation_maximisation(LogisticRegression(), features, prior)
+    assert_array_equal(classifier.classes_, [0, 2])
+    assert not likelihood(classifier, features, share)[:, 1].any()
+
+
+def test_posterior_is_bayes_rule():
+    features, _, gate, present = soft_labels()
+    model = PixelModel(LogisticRegression(), FINE).fit(
+        features, gate, present, np.array([0.2, 0.2])
+    )
+    value = np.array([2.0, 0.5])
+    activation = np.tile(value[:, None, None], (1, 16, 16)).astype(np.float32)
+    opened = np.full((2, 16, 16), 0.25, dtype=np.float32)
+    ratio = likelihood(model.classifier, model.whiten.transform(value[None]), model.share)[0]
+    belief = 0.9 * 0.25**0.75 + 0.05
+    weights = np.array([belief, 1 - belief]) * ratio[[0, 2]]
+    found = model.posterior([activation], opened, np.array([True, False]))
+    assert_allclose(found[0], weights[0] / weights.sum(), rtol=1e-3)
+    assert not found[1].any()
+
+
+def test_features_of_layers_lie_on_the_pixels_that_they_cover():
+    fine = np.zeros((1, 16, 16), np.float32)
+    fine[0, 4, 4] = 1
+    coarse = np.zeros((2, 8, 8), np.float32)
+    coarse[1, 2, 2] = 1  # pixels 4 and 5
+    features = pixel_features([fine, coarse], (16, 15), Scale(2, 0.5, 3))
+    assert features.shape == (3, 16, 15)
+    assert np.unravel_index(features[0].argmax(), (16, 15)) == (4, 4)
+    assert_allclose(features[2, 4, 4], features[2, 5, 5])
+    assert_allclose(features[2].max(), features[2, 4, 4], rtol=1e-6)
