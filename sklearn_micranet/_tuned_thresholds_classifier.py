@@ -351,6 +351,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _read_images(self, X):
         return _thawed(self.estimator_)._read_images(X)
 
+    def _read_labels(self, images, y):
+        return _thawed(self.estimator_)._read_labels(images, y)
+
     def _hold_out(self, X, y):
         """Return the fitted classifier, and the probabilities and labels of held-out images."""
         splits = list(self._splits(X, y))
