@@ -15,7 +15,7 @@ from ._guided._reader import BOTH, Guide, Reader, one_by_one, survives_half_turn
 from ._guided._recipe import learn, survey
 from ._labels._labels import read_y
 from ._labels._masks import are_masks
-from ._network_classifier import classifier_explained_by
+from ._network_classifier import classifier_explained_by, forget
 from ._stack._lazy_stack import LazyStack
 
 _N_TURNED = 100  # images, on which it is tried whether the labels survive a half turn
@@ -195,6 +195,7 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         _, classifier = classifier_explained_by(self.estimator)
         if not isinstance(self.estimator, FrozenEstimator):
             classifier._refuse_ambiguous(y)
+        forget(self)
         self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
         reader, images = self._read(X)
         present = None if y is None else self._present(reader.explained.targets, images, y)
@@ -286,7 +287,7 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         return maps
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "_recipe")
+        return hasattr(self, "area_")  # the last that is learned
 
     @property
     def map_classes_(self):

@@ -187,6 +187,17 @@ def test_flattened_images():
     assert step.n_features_in_ == 64
 
 
+@pytest.mark.parametrize("size", [(5, 6), (1, 10)])
+def test_images_smaller_than_a_pixel_of_the_last_layer(size):
+    images = np.random.default_rng(0).random((24, *size))
+    y = LABELS["multilabel"]
+    step = guided(images, y, untrained(images, y))
+    assert step.separation_.tolist() == [0.5, 0.5]  # nothing was compared
+    maps = np.asarray(step.transform(images))
+    assert maps.shape == (24, 2, *size)
+    assert np.isfinite(maps).all()
+
+
 @pytest.mark.filterwarnings("ignore:The network predicts hardly better")
 @pytest.mark.parametrize("labelled", ["labels", "masks"])
 @pytest.mark.parametrize("wrap", [MicraNetEnsemble, TunedThresholdsClassifierCV])
@@ -336,6 +347,15 @@ def test_refusals():
         guided(images, y[:5], untrained(images, y))
     with pytest.raises(NotFittedError, match="not fitted"):
         GuidedFeatureMap(small()).transform(images)
+
+
+def test_a_refused_fit_leaves_nothing_of_the_one_before():
+    images, _, y = discs()
+    step = guided(images, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        step.fit(images, y[:5])
+    with pytest.raises(NotFittedError, match="not fitted"):
+        step.transform(images)
 
 
 class MyNetwork(GaussianNB):

@@ -57,7 +57,8 @@ def cell_means(image):
     means : ndarray of shape (height // 8, width // 8, n_channels)
     """
     height, width = (n // CELL for n in image.shape[:2])
-    blocks = image[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL, -1)
+    filled = image[: height * CELL, : width * CELL]
+    blocks = filled.reshape(height, CELL, width, CELL, image.shape[2])
     return blocks.mean(axis=(1, 3), dtype=np.float64)
 
 

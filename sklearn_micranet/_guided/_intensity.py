@@ -67,6 +67,8 @@ def noise_curve(samples):
         standard deviation of a thousandth of the range.
     """
     brightness, noise = samples
+    if not len(brightness):  # of images that are all border
+        return NoiseCurve(0.0, 1.0, 0.0, 0.0)
     low, high = np.percentile(brightness, [0.5, 99.5])
     if not high > low:
         return NoiseCurve(0.0, 1.0, float(low), float(low))

@@ -70,3 +70,8 @@ def test_modes():
     single = np.array([1.0])
     assert [mode_of(a, single) for a in (0.6, 0.8, 0.95)] == ["texture", "both", "intensity"]
     assert mode_of(0.99, np.array([1.0, -1.0])) == "texture"
+
+
+@pytest.mark.parametrize("size", [(1, 10), (7, 7)])
+def test_an_image_smaller_than_a_cell_fills_none(size):
+    assert cell_means(np.ones((*size, 2))).size == 0

@@ -140,3 +140,10 @@ def test_a_connected_foreground_goes_to_the_class_seen_in_it():
     winner = share_out(prior, foreground)
     assert (winner[5:15, 2:16] == 0).all()
     assert (winner[5:15, 24:38] == 1).all()
+
+
+def test_images_without_an_inside_have_no_noise_to_measure():
+    samples = noise_samples(np.ones((1, 9)))
+    assert samples.shape == (2, 0)
+    image = np.array([[0.5, 2.0]])
+    assert_allclose(equalise_noise(image, noise_curve(samples)), image)
