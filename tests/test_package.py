@@ -22,7 +22,7 @@ NAMESPACES = ("sklearn_micranet", *(f"sklearn_micranet.{name}" for name in SUBPA
 RANKS = [
     {"_stack"},
     {"_labels"},
-    {"_network", "_masks", "metrics", "images"},
+    {"_network", "_masks", "_fields", "metrics", "images"},
     {"_training", "_guided", "datasets", "displays"},
     {"door"},
 ]

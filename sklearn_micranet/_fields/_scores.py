@@ -1,0 +1,133 @@
+"""Logits of all windows of a field, from one pass over its tiles."""
+
+from math import ceil
+
+import numpy as np
+from joblib import delayed
+
+from sklearn_micranet._stack._kept import kept
+from sklearn_micranet._stack._keys import key_of, key_of_array
+
+from ._sources import read_block
+
+
+def shared_logits(field, grid, networks, *, halo, tile_size, parallel, memory=None, key=None):
+    """Yield the logits of windows, rows of them at a time, from features computed once per pixel.
+
+    Memory grows with the width of the field, not with its height.
+
+    Parameters
+    ----------
+    field : array of shape (height, width[, n_channels])
+    grid : WindowGrid
+    networks : object
+        Its ``block_features(tile, block)`` returns an array (n_rows, n_columns, n_features), and
+        ``logits(features)`` a list of arrays, as those of `WindowNetworks`.
+    halo : int
+        Number of px around a tile that its features depend on.
+    tile_size : int
+        Side of a tile without its halo, px.
+    parallel : joblib.Parallel
+    memory, key : object, str
+        Where the features of finished tiles are kept, and what they depend on besides pixels.
+
+    Yields
+    ------
+    logits : list of ndarray of shape (n_rows, n_columns, n_outputs)
+        Of each network.
+    """
+    n_rows, n_columns = grid.n_windows
+    length, stride = grid.size // grid.block, grid.step // grid.block  # blocks
+    features, first, done = None, 0, 0  # block rows in hand, the first of them, finished windows
+    for tiles in grid.rows_of_tiles(tile_size):
+        parts = parallel(
+            delayed(_tile_features)(field, tile, grid.block, networks, halo, memory, key)
+            for tile in tiles
+        )
+        strip = np.concatenate(parts, axis=1)
+        features = strip if features is None else np.concatenate([features, strip])
+        ready = min(n_rows, (first + len(features) - length) // stride + 1)
+        if ready > done:
+            start = done * stride - first
+            maxima = sliding_maximum(features[start:], length, stride, (ready - done, n_columns))
+            logits = networks.logits(maxima.reshape(-1, maxima.shape[-1]))
+            yield [of_one.reshape(ready - done, n_columns, -1) for of_one in logits]
+            done = ready
+            n_dropped = min(done * stride - first, len(features))
+            features, first = features[n_dropped:].copy(), first + n_dropped
+
+
+def _tile_features(field, tile, block, networks, halo, memory, key):
+    first_row, end_row, first_column, end_column = tile
+    around = first_row - halo, end_row + halo, first_column - halo, end_column + halo
+    pixels = read_block(field, *around)
+
+    def compute():
+        return networks.block_features(pixels, block)
+
+    if memory is None:
+        return compute()
+    return kept(memory, key_of("tile", key, key_of_array(pixels), block), compute)
+
+
+def sliding_maximum(features, length, stride, n_windows):
+    """Return the maxima over windows of (n_rows, n_columns, n_features).
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_rows, n_columns, n_features)
+    length, stride : int
+        Side of a window and distance of neighbours, in rows or columns.
+    n_windows : tuple of int
+        Number of rows and columns of windows.
+
+    Returns
+    -------
+    maxima : ndarray of shape (*n_windows, n_features)
+    """
+    for axis, n in enumerate(n_windows):
+        features = np.moveaxis(features, axis, 0)
+        ends = stride * (n - 1) + 1
+        maxima = features[:ends:stride].copy()
+        for offset in range(1, length):
+            np.maximum(maxima, features[offset : offset + ends : stride], out=maxima)
+        features = np.moveaxis(maxima, 0, axis)
+    return features
+
+
+def exact_logits(field, grid, logits_of, *, n_at_once, parallel, memory=None, key=None):
+    """Yield the logits of windows that are cut out one by one, as `shared_logits` does.
+
+    Parameters
+    ----------
+    logits_of : callable
+        Maps windows (n_windows, size, size[, n_channels]) to logits (n_windows, n_outputs).
+    n_at_once : int
+        Number of windows in memory at a time, for each job.
+    """
+    n_rows, n_columns = grid.n_windows
+    for row in range(n_rows):
+        indices = np.arange(row * n_columns, (row + 1) * n_columns)
+        batches = np.array_split(indices, ceil(n_columns / n_at_once))
+        parts = parallel(
+            delayed(_window_logits)(field, grid, batch, logits_of, memory, key) for batch in batches
+        )
+        yield [np.concatenate(parts)[np.newaxis]]
+
+
+def _window_logits(field, grid, indices, logits_of, memory, key):
+    windows = cut_windows(field, grid, indices)
+    if memory is None:
+        return logits_of(windows)
+    return kept(memory, key_of("windows", key, key_of_array(windows)), lambda: logits_of(windows))
+
+
+def cut_windows(field, grid, indices):
+    """Return windows by their places in row-major order, (n_windows, size, size[, n_channels])."""
+    corners = [grid.corner(index) for index in indices]
+    return np.stack(
+        [
+            read_block(field, row, row + grid.size, column, column + grid.size)
+            for row, column in corners
+        ]
+    )

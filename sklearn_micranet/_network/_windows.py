@@ -1,0 +1,102 @@
+"""Scores of windows that overlap, with what they share computed once.
+
+Up to its global maximum the network is convolutional. The last layer, L8, of a large image therefore
+holds that of every window in it, and the maximum over a window is one of maxima over blocks. Only
+the rounding of the convolutions depends on the size of the tiles: by about 1e-6 of what a logit is
+summed from.
+
+A window that is cut out differs in one respect: each of its convolutions is padded with zeros. What
+lies less than `RADIUS` px from its border is then computed from these zeros, here from the pixels
+around the window.
+"""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ._input import to_tensor
+from ._local_maps import FoldedNetwork
+from ._shape import DEPTHS, N_DEPTHS, STRIDE
+
+# Two convolutions per depth, each of which reaches one pixel of its depth further.
+RADIUS = sum(2 * 2 ** (depth - 1) for depth in DEPTHS)  # px around what a pixel of L8 covers
+HALO = -(-RADIUS // STRIDE) * STRIDE  # px, so that the poolings of tile and image coincide
+
+
+class WindowNetworks:
+    """The networks of a classifier, applied to a large image tile by tile.
+
+    Parameters
+    ----------
+    networks : tuple of dict of str to Tensor
+        Their weights.
+    """
+
+    def __init__(self, networks):
+        self.networks = networks
+
+    @cached_property
+    def folded(self):
+        return [FoldedNetwork(weights) for weights in self.networks]
+
+    def __getstate__(self):
+        return {"networks": self.networks}
+
+    @torch.inference_mode()
+    def block_features(self, tile, block):
+        """Return the maxima of L8 over the blocks of a tile, after it was cut from its halo.
+
+        Parameters
+        ----------
+        tile : ndarray of shape (2 HALO + height, 2 HALO + width[, n_channels])
+            A piece of the image, of height and width that are multiples of `block`. It starts at
+            a multiple of 8 px.
+        block : int
+            Side of the blocks, px, a multiple of 8.
+
+        Returns
+        -------
+        features : ndarray of shape (height / block, width / block, n_features)
+            Those of all networks one after another, in the dtype of their weights: float32.
+        """
+        inside = slice(HALO // STRIDE, -HALO // STRIDE)
+        tensor = to_tensor(tile[np.newaxis]).to(self.folded[0].linear[0])  # its device and dtype
+        features = [
+            F.max_pool2d(last_layer(folded, tensor)[..., inside, inside], block // STRIDE)
+            for folded in self.folded
+        ]
+        return torch.cat(features, dim=1)[0].permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def logits(self, features):
+        """Return the logits of windows from the maxima of their L8.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_windows, n_features)
+
+        Returns
+        -------
+        logits : list of ndarray of shape (n_windows, n_outputs)
+            One for each network.
+        """
+        widths = [folded.linear[0].shape[1] for folded in self.folded]
+        parts = np.split(features, np.cumsum(widths)[:-1], axis=1)
+        return [_linear(part, *net.linear) for part, net in zip(parts, self.folded, strict=True)]
+
+
+def last_layer(folded, images):
+    """Return L8 of images, Tensor of shape (n_samples, n_filters, height / 8, width / 8)."""
+    x = images.contiguous(memory_format=torch.channels_last)
+    for i, convolution in enumerate(folded.convolutions):
+        x = F.conv2d(x, convolution.weight, convolution.bias, padding=1).relu_()
+        if i % 2 and i < 2 * N_DEPTHS - 1:
+            x = F.max_pool2d(x, 2)
+    return x
+
+
+def _linear(features, weight, bias):
+    # In float64, so that a logit does not depend on how many others are computed with it.
+    weight, bias = (parameter.double().cpu().numpy() for parameter in (weight, bias))
+    return (features.astype(np.float64) @ weight.T + bias).astype(features.dtype)
