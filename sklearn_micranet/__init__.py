@@ -17,6 +17,7 @@ __all__ = [  # in data-flow order
     "ThresholdSegmenter",
     "HungarianDetector",
     "UNetSegmenter",
+    "FieldSegmenter",
     "metrics",
     "displays",
 ]
@@ -33,6 +34,7 @@ _MODULES = {
     "ThresholdSegmenter": "_threshold_segmenter",
     "HungarianDetector": "_hungarian_detector",
     "UNetSegmenter": "_unet_segmenter",
+    "FieldSegmenter": "_field_segmenter",
 }
 
 

@@ -1,9 +1,9 @@
 """Scores of windows that overlap, with what they share computed once.
 
-Up to its global maximum the network is convolutional. The last layer, L8, of a large image therefore
-holds that of every window in it, and the maximum over a window is one of maxima over blocks. Only
-the rounding of the convolutions depends on the size of the tiles: by about 1e-6 of what a logit is
-summed from.
+Up to its global maximum the network is convolutional. The last layer, L8, of a large image
+therefore holds that of every window in it, and the maximum over a window is one of maxima over
+blocks. Only the rounding of the convolutions depends on the size of the tiles: by about 1e-6 of
+what a logit is summed from.
 
 A window that is cut out differs in one respect: each of its convolutions is padded with zeros. What
 lies less than `RADIUS` px from its border is then computed from these zeros, here from the pixels

@@ -1,0 +1,683 @@
+"""FieldSegmenter: whole fields of view, window by window, with what windows share computed once."""
+
+from functools import partial
+from math import ceil
+from numbers import Integral, Real
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy import ndimage
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from . import __version__
+from ._fields._grid import WindowGrid, blocks_of
+from ._fields._objects import FieldObjects, Window, pieces_of
+from ._fields._progress import progress
+from ._fields._proposals import rank_windows
+from ._fields._scaling import ScaledField, range_of_field
+from ._fields._scores import cut_windows, exact_logits, shared_logits
+from ._fields._sources import open_fields
+from ._hungarian_detector import HungarianDetector
+from ._intensity_scaler import IntensityScaler
+from ._masks._shapes import NEIGHBOURS
+from ._network._shape import STRIDE
+from ._network._windows import HALO, WindowNetworks
+from ._network_classifier import classifier_explained_by, forget
+from ._stack._kept import kept
+from ._stack._keys import key_of, key_of_array
+from .images import extract_crops
+from .images._instances import as_table
+
+_POINTWISE = ("dtype", "training_range")  # methods that scale a pixel whatever the others are
+_PER_FIELD = ("minmax", "standard", "percentile")
+_WINDOWS_AT_ONCE = 8
+_SAME_SCALE = 0.01  # share by which pixel sizes may differ
+
+
+class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
+    r"""Find and segment sparse objects in fields of view of any size.
+
+    The network sweeps the field [1]_: it scores every window of a grid. `propose` ranks the windows
+    for an expert; maps, masks and objects are computed for windows with a class only, and put
+    together, so that an object is neither cut nor counted twice.
+
+    Parameters
+    ----------
+    estimator : MicraNetClassifier, MicraNetEnsemble, or a pipeline with one of these
+        It is cloned and fitted on the windows. Wrap a fitted classifier in
+        :class:`sklearn.frozen.FrozenEstimator` to keep its weights. `predict`, `predict_instances`
+        and `detect` need a pipeline that ends in a step that segments; a
+        :class:`HungarianDetector` after it is left out.
+    size : int
+        Side of a window, px: the size of the images that the network is trained on. A multiple of 8
+        unless `exact`.
+    step : int, default=None
+        Distance between neighbouring windows, px, at most `size` and a multiple of 8 unless
+        `exact`. ``None`` is half of `size`, rounded up to a multiple of 8: every object of up to
+        half a window is whole in one of them.
+    annotation : {"masks", "boxes", "points"}, default="masks"
+        What `y` is in `fit`, as in :func:`~sklearn_micranet.images.extract_crops`. Instance labels
+        are masks.
+    scaler : IntensityScaler, default=None
+        Scales each field by the intensities of the whole field, before windows are cut. Its
+        method is "minmax", "standard" or "percentile". A scaler inside `estimator` scales each
+        window by itself, in training and later.
+    exact : bool, default=False
+        Whether to cut out every window and score it by itself, see Notes.
+    pixel_size : float, default=None
+        Side of a pixel of the training fields, in any unit. Fields of another pixel size are then
+        refused.
+    tile_size : int, default=512
+        Side of the squares that are read, computed and written at a time, px. Memory grows with
+        it.
+    memory : str or object with the joblib.Memory interface, default=None
+        A folder in which what is computed of each tile and of each batch of windows is kept, found
+        by the pixels, the weights and the parameters. A sweep that was interrupted goes on with
+        the first tile that was not finished.
+    n_jobs : int, default=None
+        Number of tiles that are computed at the same time, by the backend of joblib. ``None`` is 1
+        unless in a :obj:`joblib.parallel_config` context, and leaves the cores to torch.
+    verbose : int, default=0
+        Whether to show a progress bar, which needs tqdm.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted estimator.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+
+    See Also
+    --------
+    sklearn_micranet.images.extract_crops : The windows as images.
+    sklearn_micranet.metrics.inspection_curve : Recall against the area inspected.
+
+    Notes
+    -----
+    **Fields** are arrays of shape (height, width) or (height, width, n_channels): in memory,
+    memory-mapped, of Zarr, HDF5 or Dask; or paths of TIFF files and of folders of Zarr arrays.
+    They are read tile by tile. Beyond the border a field is mirrored.
+
+    **Shared and exact scores.** The network is convolutional up to its global maximum. Its last
+    layer is computed once for each pixel of the field, and the logits of a window are the linear
+    layer of the maxima over the window. A window that is cut out differs in one respect: each of
+    the convolutions pads it with zeros, which changes the last layer up to 30 px from its border.
+    Sharing sees the pixels around the window instead. ``exact=True`` gives the scores
+    that the classifier has for each window alone, at the price of a forward pass for each; it is
+    needed too if a step before the network scales each window by itself.
+
+    **Memory** does not grow with the height of a field, apart from the scores and the objects
+    found. Tiles of 512 px and 16 filters at depth 1 take 0.1 GiB; in addition, rows of windows
+    are put together from features of 4 bytes per filter of the last layer and block, the squares
+    that `size` and `step` have in common.
+
+    References
+    ----------
+    .. [1] Bilodeau et al., "Microscopy analysis neural network to solve detection, enumeration
+       and segmentation from image-level annotations", Nature Machine Intelligence 4, 2022.
+       :doi:`10.1038/s42256-022-00472-w`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_micranet import FieldSegmenter, MicraNetClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> field = rng.random((128, 192), dtype=np.float32)
+    >>> field[40:60, 100:120] += 2
+    >>> classifier = MicraNetClassifier(n_filters=4, max_epochs=10, lr=0.01, random_state=0)
+    >>> segmenter = FieldSegmenter(classifier, size=32, annotation="boxes")
+    >>> segmenter.fit([field], [[(40, 100, 60, 120)]]).predict_proba_map([field])[0].shape
+    (7, 11, 2)
+    >>> table = segmenter.propose([field], n_windows=1, as_frame=False)
+    >>> int(table["first_row"][0]), int(table["first_column"][0])
+    (32, 96)
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit"])],
+        "size": [Interval(Integral, 1, None, closed="left")],
+        "step": [Interval(Integral, 1, None, closed="left"), None],
+        "annotation": [StrOptions({"masks", "boxes", "points"})],
+        "scaler": [IntensityScaler, None],
+        "exact": ["boolean"],
+        "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
+        "tile_size": [Interval(Integral, 1, None, closed="left")],
+        "memory": [str, HasMethods(["cache"]), None],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        size,
+        step=None,
+        annotation="masks",
+        scaler=None,
+        exact=False,
+        pixel_size=None,
+        tile_size=512,
+        memory=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.size = size
+        self.step = step
+        self.annotation = annotation
+        self.scaler = scaler
+        self.exact = exact
+        self.pixel_size = pixel_size
+        self.tile_size = tile_size
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, fields, y=None):
+        """Fit the estimator on the windows of fields.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays of shape (height, width[, n_channels]), or of paths
+            The fields, see Notes.
+        y : sequence of n_fields masks, boxes or points, default=None
+            What `annotation` says, as in :func:`~sklearn_micranet.images.extract_crops`. The
+            network sees which classes a window contains, never where. ``None`` if the estimator
+            is frozen.
+
+        Returns
+        -------
+        self : FieldSegmenter
+
+        Raises
+        ------
+        ValueError
+            If fields, y and parameters do not fit each other.
+        TypeError
+            If `estimator` is none of those described.
+        """
+        _parts(self.estimator)
+        fields = self._scaled(open_fields(fields, self.size))
+        given = {} if y is None else {self.annotation: y}
+        crops = extract_crops(fields, size=self.size, step=self._step(), **given)
+        forget(self)
+        groups = _groups_parameter(self.estimator)
+        # Windows of one field are alike: they are not to be monitored by others of it.
+        by_field = {} if groups is None or len(fields) == 1 else {groups: crops.groups}
+        self.estimator_ = clone(self.estimator).fit(crops.images, crops.labels, **by_field)
+        return self
+
+    def decision_map(self, fields, *, pixel_size=None):
+        """Return the logits of the windows of each field.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays or paths
+            As in `fit`.
+        pixel_size : float, default=None
+            Side of their pixels, in the unit of that of the training. ``None`` means the same.
+
+        Returns
+        -------
+        logits : list of n_fields float32 ndarray of shape (n_rows, n_columns, n_classes)
+            Of a binary problem (n_rows, n_columns). Window (i, j) starts at row i * step and column
+            j * step of its field.
+        """
+        logits = [of_field for _, _, of_field in self._sweep(fields, pixel_size)]
+        is_binary = self._explained().targets.kind == "binary"
+        return [of_field[..., 0] for of_field in logits] if is_binary else logits
+
+    def predict_proba_map(self, fields, *, pixel_size=None):
+        """Return the probabilities of the windows of each field.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays or paths
+            As in `fit`.
+        pixel_size : float, default=None
+            As in `decision_map`.
+
+        Returns
+        -------
+        probabilities : list of n_fields float32 ndarray of shape (n_rows, n_columns, n_classes)
+            In [0, 1]. Window (i, j) starts at row i * step and column j * step of its field.
+        """
+        targets = self._explained().targets
+        return [
+            targets.probabilities(logits.reshape(-1, targets.n_outputs)).reshape(
+                *logits.shape[:2], -1
+            )
+            for _, _, logits in self._sweep(fields, pixel_size)
+        ]
+
+    def propose(
+        self,
+        fields,
+        *,
+        map_index=None,
+        n_windows=None,
+        max_overlap=0.0,
+        as_frame="auto",
+        pixel_size=None,
+    ):
+        """Rank windows by their score, for an expert to inspect.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays or paths
+            As in `fit`.
+        map_index : int, default=None
+            Class to look for. ``None`` ranks by the most probable one.
+        n_windows : int, default=None
+            Largest number of windows.
+        max_overlap : float, default=0.0
+            Share of a window that may be part of windows of a better rank, in [0, 1). With 0 no
+            two windows overlap, and what lies between them is never proposed.
+        as_frame : bool or "auto", default="auto"
+            Whether the table is a DataFrame; ``"auto"`` makes it one where pandas is installed.
+        pixel_size : float, default=None
+            As in `decision_map`.
+
+        Returns
+        -------
+        table : pandas.DataFrame, or dict of ndarray of shape (n_proposals,)
+            One row per window, the highest score first:
+
+            field, first_row, first_column, end_row, end_column
+                Index of the field, and the window in it, px.
+            map_index, score
+                The class and its probability.
+            area, inspected
+                What is new in the window, px², and the share of the area of all fields that was
+                inspected after it.
+        """
+        swept = list(self._sweep(fields, pixel_size))
+        targets = self._explained().targets
+        if not (map_index is None or 0 <= map_index < targets.n_outputs):
+            raise ValueError(
+                f"map_index must be None or from 0 to {targets.n_outputs - 1}. Got {map_index} "
+                "instead."
+            )
+        if not 0 <= max_overlap < 1:
+            raise ValueError(f"max_overlap must be in [0, 1). Got {max_overlap} instead.")
+        scores = [_output_probabilities(targets, logits) for _, _, logits in swept]
+        if map_index is not None:
+            scores = [of_field[..., [map_index]] for of_field in scores]
+        best = [of_field.max(axis=-1) for of_field in scores]
+        grids = [grid for _, grid, _ in swept]
+        ranked, areas = rank_windows(best, grids, max_overlap=max_overlap, n_windows=n_windows)
+        fields_, corners = ranked[:, 0], ranked[:, 1:] * self._step()
+        shapes = np.array([grid.shape for grid in grids])[fields_]
+        ends = np.minimum(corners + self.size, shapes)
+        at = [(scores[f][i, j], best[f][i, j]) for f, i, j in ranked]
+        classes = [map_index if map_index is not None else int(s.argmax()) for s, _ in at]
+        table = {
+            "field": fields_,
+            "first_row": corners[:, 0],
+            "first_column": corners[:, 1],
+            "end_row": ends[:, 0],
+            "end_column": ends[:, 1],
+            "map_index": np.array(classes, dtype=np.int64),
+            "score": np.array([score for _, score in at], dtype=np.float64),
+            "area": areas,
+            "inspected": np.cumsum(areas) / sum(np.prod(grid.shape) for grid in grids),
+        }
+        return as_table(table, as_frame)
+
+    def predict(self, fields, *, out=None, pixel_size=None):
+        """Return the masks of each field.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays or paths
+            As in `fit`.
+        out : sequence of n_fields arrays of shape (n_maps, height, width), default=None
+            Where to write, such as memory-mapped arrays or Zarr arrays. ``None`` allocates arrays.
+        pixel_size : float, default=None
+            As in `decision_map`.
+
+        Returns
+        -------
+        masks : list of n_fields bool ndarray of shape (n_maps, height, width), or `out`
+        """
+        return self._write(fields, out, bool, pixel_size)
+
+    def predict_instances(self, fields, *, out=None, pixel_size=None):
+        """Return the objects of each field as numbers.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays or paths
+            As in `fit`.
+        out : sequence of n_fields arrays of shape (n_maps, height, width), default=None
+            Where to write, such as memory-mapped arrays or Zarr arrays. ``None`` allocates arrays.
+        pixel_size : float, default=None
+            As in `decision_map`.
+
+        Returns
+        -------
+        instances : list of n_fields int32 ndarray of shape (n_maps, height, width), or `out`
+            0 is background; the objects of each map are numbered from 1 on.
+        """
+        return self._write(fields, out, np.int32, pixel_size)
+
+    def detect(self, fields, *, pixel_size=None):
+        """Return where the objects of each field are; no array of its size is made.
+
+        Parameters
+        ----------
+        fields : sequence of n_fields arrays or paths
+            As in `fit`.
+        pixel_size : float, default=None
+            As in `decision_map`.
+
+        Returns
+        -------
+        detections : list of n_fields float64 ndarray of shape (n_detections, 4)
+            Map index, row and column (of the centroid, px; the centre of the top-left pixel is
+            (0, 0)) and score, the highest probability of a window that shows the object.
+        """
+        return [objects.table[:, :4] for _, objects in self._objects(fields, pixel_size)]
+
+    # --- reading --------------------------------------------------------------------------
+
+    def _step(self):
+        step = ceil(self.size / 2 / STRIDE) * STRIDE if self.step is None else self.step
+        step = min(step, self.size)
+        if self.step is not None and self.step > self.size:
+            raise ValueError(
+                "step must be at most size, or the pixels between the windows are lost. Got "
+                f"step={self.step} and size={self.size} instead."
+            )
+        if not self.exact and (self.size % STRIDE or step % STRIDE):
+            raise ValueError(
+                f"size and step must be multiples of {STRIDE} px, a pixel of the last layer. Got "
+                f"size={self.size} and step={step} instead: set exact=True to cut every window."
+            )
+        return step
+
+    def _scaled(self, fields):
+        if self.scaler is None:
+            return fields
+        if self.scaler.method not in _PER_FIELD:
+            raise ValueError(
+                f"The method of scaler must be one of {_PER_FIELD}. Got {self.scaler.method!r} "
+                "instead, which does not depend on the field: make it a step of the estimator."
+            )
+        self.scaler._validate_params()
+        names = ("method", "per_channel", "percentiles", "invert")
+        parameters = {name: getattr(self.scaler, name) for name in names}
+        return [ScaledField(field, range_of_field(field, **parameters)) for field in fields]
+
+    def _check_scale(self, pixel_size):
+        if pixel_size is None:
+            return
+        if self.pixel_size is None:
+            raise ValueError(
+                f"pixel_size={pixel_size} needs that of the training to compare with. Got "
+                "pixel_size=None of FieldSegmenter instead: set it."
+            )
+        factor = pixel_size / self.pixel_size
+        if not 1 / (1 + _SAME_SCALE) <= factor <= 1 + _SAME_SCALE:
+            raise ValueError(
+                f"Fields must have the pixel size of the training, {self.pixel_size}. Got "
+                f"{pixel_size} instead: objects are {1 / factor:.3g} times as large in px as those "
+                f"of the training. Rescale the fields by a factor of {factor:.3g}."
+            )
+
+    def _explained(self):
+        check_is_fitted(self, "estimator_")
+        return _parts(self.estimator_)[1]._explained()
+
+    # --- sweeping -------------------------------------------------------------------------
+
+    def _sweep(self, fields, pixel_size):
+        """Yield each field, its grid and the logits of its windows."""
+        check_is_fitted(self, "estimator_")
+        self._validate_params()
+        self._check_scale(pixel_size)
+        step = self._step()
+        image_steps, classifier, _ = _parts(self.estimator_)
+        fields = self._scaled(open_fields(fields, self.size))
+        for field in fields:  # before the first is swept
+            _check_channels(field, self.size, image_steps, classifier)
+        if not self.exact:
+            _check_pointwise(image_steps)
+        for field in fields:
+            grid = WindowGrid(tuple(field.shape[:2]), self.size, step)
+            yield field, grid, self._logits_of(field, grid, image_steps, classifier)
+
+    def _logits_of(self, field, grid, image_steps, classifier):
+        explained = classifier._explained()
+        kept_in = {"memory": self.memory}
+        if self.memory is not None:
+            kept_in["key"] = key_of(_network_key(explained), [_step_key(s) for s in image_steps])
+        with (
+            Parallel(n_jobs=self.n_jobs) as parallel,
+            progress(grid.n_windows[0], "rows of windows", self.verbose) as advance,
+        ):
+            if self.exact:
+                logits_of = partial(_logits_of_windows, image_steps, classifier)
+                at_once = {"n_at_once": _WINDOWS_AT_ONCE, "parallel": parallel}
+                strips = exact_logits(field, grid, logits_of, **at_once, **kept_in)
+            else:
+                networks = _Networks(image_steps, WindowNetworks(explained.networks))
+                tiles = {"halo": HALO, "tile_size": self.tile_size, "parallel": parallel}
+                strips = shared_logits(field, grid, networks, **tiles, **kept_in)
+            found = []
+            for strip in strips:
+                shape = strip[0].shape
+                logits = [of_one.reshape(-1, shape[2]) for of_one in strip]
+                found.append(explained.targets.mean_logits(logits).reshape(shape))
+                advance(shape[0])
+        return np.concatenate(found)
+
+    # --- objects --------------------------------------------------------------------------
+
+    def _objects(self, fields, pixel_size):
+        """Yield the number of maps and the objects of each field."""
+        check_is_fitted(self, "estimator_")
+        pipeline = _parts(self.estimator_)[2]
+        if pipeline is None:
+            raise TypeError(
+                "Masks and objects need an estimator that ends in a step that segments, such as a "
+                "pipeline with a ThresholdSegmenter. Got "
+                f"{type(self.estimator_).__name__} instead."
+            )
+        explained = self._explained()
+        targets, key = explained.targets, None
+        if self.memory is not None:
+            key = key_of(_network_key(explained), [_step_key(step) for _, step in pipeline.steps])
+        for field, grid, logits in self._sweep(fields, pixel_size):
+            flat = logits.reshape(-1, targets.n_outputs)
+            positive = np.flatnonzero(targets.present(flat, explained.threshold).any(axis=1))
+            scores = _output_probabilities(targets, flat)
+            batches = np.split(positive, range(_WINDOWS_AT_ONCE, len(positive), _WINDOWS_AT_ONCE))
+            batches = batches if len(positive) else []
+            with progress(len(positive), "windows with a class", self.verbose) as advance:
+                windows = []
+                parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+                tasks = (
+                    delayed(_pieces_of_windows)(pipeline, field, grid, batch, self.memory, key)
+                    for batch in batches
+                )
+                for batch, found in zip(batches, parallel(tasks), strict=True):
+                    windows += [
+                        Window(grid.corner(index), scores[index], pieces)
+                        for index, pieces in zip(batch, found, strict=True)
+                    ]
+                    advance(len(batch))
+            yield grid, FieldObjects(windows, grid, targets.n_outputs, self.tile_size)
+
+    def _write(self, fields, out, dtype, pixel_size):
+        if out is not None and len(out) != len(fields):
+            raise ValueError(
+                f"out must hold one array per field, {len(fields)}. Got {len(out)} instead."
+            )
+        n_maps = self._explained().targets.n_outputs
+        if out is not None:  # before any work
+            for array, field in zip(out, open_fields(fields, self.size), strict=True):
+                _check_out(array, (n_maps, *field.shape[:2]), dtype)
+        results = []
+        for i, (grid, objects) in enumerate(self._objects(fields, pixel_size)):
+            if out is None:
+                result = np.zeros((n_maps, *grid.shape), dtype=dtype)
+                squares = objects.squares
+            else:  # it may hold anything
+                result, squares = out[i], blocks_of(grid.shape, self.tile_size)
+            for square in squares:
+                rows, columns = slice(*square[:2]), slice(*square[2:])
+                result[:, rows, columns] = objects.paint(square).astype(dtype)
+            results.append(result)
+        return results
+
+    @property
+    def classes_(self):
+        return _parts(self.estimator_)[1].classes_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = not isinstance(self.estimator, FrozenEstimator)
+        return tags
+
+
+class _Networks:
+    """The networks, after steps that scale each pixel by itself."""
+
+    def __init__(self, steps, networks):
+        self.steps = steps
+        self.networks = networks
+
+    def block_features(self, tile, block):
+        stack = tile[np.newaxis]
+        for step in self.steps:
+            stack = step.transform(stack)
+        return self.networks.block_features(np.asarray(stack)[0], block)
+
+    def logits(self, features):
+        return self.networks.logits(features)
+
+
+def _parts(estimator):
+    """Return the steps before the network, the classifier, and a pipeline that segments or None."""
+    if isinstance(estimator, FrozenEstimator):
+        return _parts(estimator.estimator)
+    if isinstance(estimator, GridSearchCV | RandomizedSearchCV):
+        return _parts(getattr(estimator, "best_estimator_", estimator.estimator))
+    if not isinstance(estimator, Pipeline) or hasattr(estimator[-1], "_explained"):
+        return *classifier_explained_by(estimator), None
+    for i, (_, step) in enumerate(estimator.steps):
+        inner = getattr(step, "estimator_", getattr(step, "estimator", None))
+        if inner is not None:
+            steps, classifier = classifier_explained_by(inner)
+            ends_in_detector = isinstance(estimator[-1], HungarianDetector)
+            pipeline = estimator[:-1] if ends_in_detector else estimator
+            before = [s for _, s in estimator.steps[:i]]
+            segments = len(pipeline) > i + 1 and hasattr(pipeline[-1], "predict")
+            return [*before, *steps], classifier, pipeline if segments else None
+    return *classifier_explained_by(estimator), None
+
+
+def _groups_parameter(estimator):
+    """Return the name by which the groups of the images reach the classifier, None if none does."""
+    if has_fit_parameter(estimator, "groups"):
+        return "groups"
+    for name, step in getattr(estimator, "steps", ()):
+        if (found := _groups_parameter(step)) is not None:
+            return f"{name}__{found}"
+    inner = getattr(estimator, "estimator", None)
+    return None if inner is None else _groups_parameter(inner)
+
+
+def _check_channels(field, size, image_steps, classifier):
+    """Raise an error unless the classifier takes windows of a field."""
+    window = np.zeros((1, size, size, *field.shape[2:]), dtype=field.dtype)
+    for step in image_steps:
+        window = step.transform(window)
+    classifier._read_images(window)
+
+
+def _check_pointwise(steps):
+    for step in steps:
+        if not isinstance(step, IntensityScaler) or step.method not in _POINTWISE:
+            got = repr(step) if isinstance(step, IntensityScaler) else type(step).__name__
+            raise ValueError(
+                "Steps before the network must scale a pixel whatever the others are, as "
+                f"IntensityScaler does with the methods {_POINTWISE}. Got {got} instead, which may "
+                "treat each window in its own way: pass an IntensityScaler as the scaler of "
+                "FieldSegmenter, one for each field, or set exact=True to cut every window."
+            )
+
+
+def _check_out(array, shape, dtype):
+    found = tuple(array.shape), np.dtype(array.dtype)
+    if found != (shape, np.dtype(dtype)):
+        raise ValueError(
+            f"Each array of out must have the shape {shape} and the dtype {np.dtype(dtype)}. Got "
+            f"{found[0]} and {found[1]} instead."
+        )
+
+
+def _logits_of_windows(image_steps, classifier, windows):
+    for step in image_steps:
+        windows = step.transform(windows)
+    logits = classifier.decision_function(windows)
+    return logits.reshape(len(logits), -1)
+
+
+def _output_probabilities(targets, logits):
+    """Return the probability of each output; of a binary problem that of the positive class."""
+    flat = logits.reshape(-1, targets.n_outputs)
+    return targets.probabilities(flat)[:, -targets.n_outputs :].reshape(logits.shape)
+
+
+def _pieces_of_windows(pipeline, field, grid, indices, memory, key):
+    """Return the objects of each of some windows."""
+    windows = cut_windows(field, grid, indices)
+
+    if memory is None:
+        instances = _instances(pipeline, windows)
+    else:
+        name = key_of("instances", key, key_of_array(windows))
+        instances = kept(memory, name, lambda: _instances(pipeline, windows))
+    return [
+        pieces_of(of_window, grid.corner(index), grid.shape)
+        for index, of_window in zip(indices, instances, strict=True)
+    ]
+
+
+def _instances(pipeline, windows):
+    """Return the objects of windows, int32 of shape (n_windows, n_maps, size, size)."""
+    maps, segmenter = pipeline[:-1].transform(windows), pipeline[-1]
+    if hasattr(segmenter, "predict_instances"):
+        return np.asarray(segmenter.predict_instances(maps))
+    masks = np.asarray(segmenter.predict(maps))
+    instances = np.zeros(masks.shape, dtype=np.int32)
+    for place in np.ndindex(masks.shape[:2]):
+        ndimage.label(masks[place], NEIGHBOURS, output=instances[place])
+    return instances
+
+
+def _network_key(explained):
+    """Return a key of all that the logits and maps of a window depend on besides its pixels."""
+    networks = [
+        key_of_array(tensor.numpy(force=True))
+        for weights in explained.networks
+        for tensor in weights.values()
+    ]
+    threshold = np.asarray(explained.threshold, dtype=float)
+    return key_of(__version__, networks, explained.targets.kind, threshold)
+
+
+def _step_key(step):
+    """Return a key of the parameters of a step and of what it has learned."""
+    others = ("estimator", "estimator_", "memory", "batch_size", "verbose", "n_jobs")
+    return key_of(type(step), {k: v for k, v in vars(step).items() if k not in others})
