@@ -6,29 +6,36 @@ from numbers import Integral, Real
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy import ndimage
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from . import __version__
 from ._fields._grid import WindowGrid, blocks_of
-from ._fields._objects import FieldObjects, Window, pieces_of
+from ._fields._heads import choose_windows, fit_head, read_with_halo
+from ._fields._objects import FieldObjects, Window
 from ._fields._progress import progress
-from ._fields._proposals import rank_windows
+from ._fields._proposals import proposal_table
 from ._fields._scaling import ScaledField, range_of_field
-from ._fields._scores import cut_windows, exact_logits, shared_logits
+from ._fields._scores import exact_logits, shared_logits
 from ._fields._sources import open_fields
+from ._fields._windows import (
+    ScaledNetworks,
+    groups_parameter,
+    logits_of_windows,
+    output_probabilities,
+    pieces_of_windows,
+    step_key,
+)
 from ._hungarian_detector import HungarianDetector
 from ._intensity_scaler import IntensityScaler
-from ._masks._shapes import NEIGHBOURS
 from ._network._shape import STRIDE
 from ._network._windows import HALO, WindowNetworks
 from ._network_classifier import classifier_explained_by, forget
-from ._stack._kept import kept
 from ._stack._keys import key_of, key_of_array
 from .images import extract_crops
 from .images._instances import as_table
@@ -37,6 +44,10 @@ _POINTWISE = ("dtype", "training_range")  # methods that scale a pixel whatever 
 _PER_FIELD = ("minmax", "standard", "percentile")
 _WINDOWS_AT_ONCE = 8
 _SAME_SCALE = 0.01  # share by which pixel sizes may differ
+_NO_HEADS = (
+    "exact=False requires the linear layer that fit learns for shared features. Got %(name)s "
+    "fitted with exact=True instead: call fit again."
+)
 
 
 class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
@@ -82,6 +93,11 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     n_jobs : int, default=None
         Number of tiles that are computed at the same time, by the backend of joblib. ``None`` is 1
         unless in a :obj:`joblib.parallel_config` context, and leaves the cores to torch.
+    n_fit_samples : int, default=512
+        Number of windows that the shared scores are fitted to, see Notes. ``None`` leaves the
+        linear layer of the network as it is.
+    random_state : int, RandomState instance or None, default=None
+        Governs which windows these are.
     verbose : int, default=0
         Whether to show a progress bar, which needs tqdm.
 
@@ -91,6 +107,12 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         The fitted estimator.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
+    heads_ : list of Head
+        Linear layer of the shared features of each network, unless `exact`.
+    shared_r2_ : ndarray of shape (n_networks, n_outputs)
+        How near the shared logits come to those of the windows alone, unless `exact` or
+        ``n_fit_samples=None``: the share of their variance that is explained, at most 1, of each
+        window by the others.
 
     See Also
     --------
@@ -104,12 +126,16 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     They are read tile by tile. Beyond the border a field is mirrored.
 
     **Shared and exact scores.** The network is convolutional up to its global maximum. Its last
-    layer is computed once for each pixel of the field, and the logits of a window are the linear
+    layer is computed once for each pixel of the field, and the logits of a window are a linear
     layer of the maxima over the window. A window that is cut out differs in one respect: each of
     the convolutions pads it with zeros, which changes the last layer up to 30 px from its border.
-    Sharing sees the pixels around the window instead. ``exact=True`` gives the scores
-    that the classifier has for each window alone, at the price of a forward pass for each; it is
-    needed too if a step before the network scales each window by itself.
+    Sharing sees the pixels around the window instead. What the network has learned of the zeros
+    is made up for in the linear layer: `fit` sweeps the fields, cuts out `n_fit_samples` windows,
+    half of them those of the highest scores, and fits what their logits differ by (ridge
+    regression); `shared_r2_` says how well. The smaller the windows, the more is left.
+    ``exact=True`` gives the scores that the classifier has for each window alone, at the price of
+    a forward pass for each; it is needed too if a step before the network scales each window by
+    itself.
 
     **Memory** does not grow with the height of a field, apart from the scores and the objects
     found. Tiles of 512 px and 16 filters at depth 1 take 0.1 GiB; in addition, rows of windows
@@ -149,6 +175,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         "tile_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, HasMethods(["cache"]), None],
         "n_jobs": [Integral, None],
+        "n_fit_samples": [Interval(Integral, 2, None, closed="left"), None],
+        "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
@@ -165,6 +193,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         tile_size=512,
         memory=None,
         n_jobs=None,
+        n_fit_samples=512,
+        random_state=None,
         verbose=0,
     ):
         self.estimator = estimator
@@ -177,6 +207,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         self.tile_size = tile_size
         self.memory = memory
         self.n_jobs = n_jobs
+        self.n_fit_samples = n_fit_samples
+        self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -203,15 +235,19 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         TypeError
             If `estimator` is none of those described.
         """
-        _parts(self.estimator)
+        image_steps, _, _ = _parts(self.estimator)
+        if not self.exact:
+            _check_pointwise(image_steps)
         fields = self._scaled(open_fields(fields, self.size))
         given = {} if y is None else {self.annotation: y}
         crops = extract_crops(fields, size=self.size, step=self._step(), **given)
         forget(self)
-        groups = _groups_parameter(self.estimator)
+        groups = groups_parameter(self.estimator)
         # Windows of one field are alike: they are not to be monitored by others of it.
         by_field = {} if groups is None or len(fields) == 1 else {groups: crops.groups}
         self.estimator_ = clone(self.estimator).fit(crops.images, crops.labels, **by_field)
+        if not self.exact:
+            self._fit_heads(fields)
         return self
 
     def decision_map(self, fields, *, pixel_size=None):
@@ -307,28 +343,9 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             )
         if not 0 <= max_overlap < 1:
             raise ValueError(f"max_overlap must be in [0, 1). Got {max_overlap} instead.")
-        scores = [_output_probabilities(targets, logits) for _, _, logits in swept]
-        if map_index is not None:
-            scores = [of_field[..., [map_index]] for of_field in scores]
-        best = [of_field.max(axis=-1) for of_field in scores]
+        scores = [output_probabilities(targets, logits) for _, _, logits in swept]
         grids = [grid for _, grid, _ in swept]
-        ranked, areas = rank_windows(best, grids, max_overlap=max_overlap, n_windows=n_windows)
-        fields_, corners = ranked[:, 0], ranked[:, 1:] * self._step()
-        shapes = np.array([grid.shape for grid in grids])[fields_]
-        ends = np.minimum(corners + self.size, shapes)
-        at = [(scores[f][i, j], best[f][i, j]) for f, i, j in ranked]
-        classes = [map_index if map_index is not None else int(s.argmax()) for s, _ in at]
-        table = {
-            "field": fields_,
-            "first_row": corners[:, 0],
-            "first_column": corners[:, 1],
-            "end_row": ends[:, 0],
-            "end_column": ends[:, 1],
-            "map_index": np.array(classes, dtype=np.int64),
-            "score": np.array([score for _, score in at], dtype=np.float64),
-            "area": areas,
-            "inspected": np.cumsum(areas) / sum(np.prod(grid.shape) for grid in grids),
-        }
+        table = proposal_table(scores, grids, map_index, max_overlap, n_windows)
         return as_table(table, as_frame)
 
     def predict(self, fields, *, out=None, pixel_size=None):
@@ -455,36 +472,67 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             yield field, grid, self._logits_of(field, grid, image_steps, classifier)
 
     def _logits_of(self, field, grid, image_steps, classifier):
+        if self.exact:
+            logits_of = partial(logits_of_windows, image_steps, classifier)
+            sweep = partial(exact_logits, logits_of=logits_of, n_at_once=_WINDOWS_AT_ONCE)
+        else:
+            check_is_fitted(self, "heads_", msg=_NO_HEADS)
+            networks = WindowNetworks(classifier._explained().networks)
+            networks = ScaledNetworks(image_steps, networks, self.heads_)
+            sweep = partial(shared_logits, networks=networks, halo=HALO, tile_size=self.tile_size)
+        return self._swept(field, grid, sweep, image_steps, classifier)
+
+    def _swept(self, field, grid, sweep, image_steps, classifier):
+        """Return the logits of all windows, of the mean of the networks."""
         explained = classifier._explained()
         kept_in = {"memory": self.memory}
         if self.memory is not None:
-            kept_in["key"] = key_of(_network_key(explained), [_step_key(s) for s in image_steps])
+            kept_in["key"] = key_of(_network_key(explained), [step_key(s) for s in image_steps])
+        found = []
         with (
             Parallel(n_jobs=self.n_jobs) as parallel,
             progress(grid.n_windows[0], "rows of windows", self.verbose) as advance,
         ):
-            if self.exact:
-                logits_of = partial(_logits_of_windows, image_steps, classifier)
-                at_once = {"n_at_once": _WINDOWS_AT_ONCE, "parallel": parallel}
-                strips = exact_logits(field, grid, logits_of, **at_once, **kept_in)
-            else:
-                networks = _Networks(image_steps, WindowNetworks(explained.networks))
-                tiles = {"halo": HALO, "tile_size": self.tile_size, "parallel": parallel}
-                strips = shared_logits(field, grid, networks, **tiles, **kept_in)
-            found = []
-            for strip in strips:
+            for strip in sweep(field, grid, parallel=parallel, **kept_in):
                 shape = strip[0].shape
                 logits = [of_one.reshape(-1, shape[2]) for of_one in strip]
                 found.append(explained.targets.mean_logits(logits).reshape(shape))
                 advance(shape[0])
         return np.concatenate(found)
 
+    def _fit_heads(self, fields):
+        """Fit the linear layers of the shared features to the logits of windows cut out."""
+        image_steps, classifier, _ = _parts(self.estimator_)
+        networks = ScaledNetworks(image_steps, WindowNetworks(classifier._explained().networks))
+        self.heads_ = networks.heads
+        if self.n_fit_samples is None:
+            return
+        sweep = partial(shared_logits, networks=networks, halo=HALO, tile_size=self.tile_size)
+        grids = [WindowGrid(tuple(f.shape[:2]), self.size, self._step()) for f in fields]
+        windows, scores = [], []
+        for field, grid in zip(fields, grids, strict=True):
+            logits = self._swept(field, grid, sweep, image_steps, classifier)
+            scores.append(logits.max(axis=2).ravel())
+            windows += [(field, grid.corner(index)) for index in range(scores[-1].size)]
+        random_state = check_random_state(self.random_state)
+        chosen = choose_windows(np.concatenate(scores), self.n_fit_samples, random_state)
+        shared, cut, inside = [], [], slice(HALO, -HALO)
+        for i in chosen:
+            tile = read_with_halo(*windows[i], self.size, HALO)
+            shared.append(networks.block_features(tile, self.size)[0, 0])
+            cut.append(networks.crop_features(tile[inside, inside]))
+        logits = networks.logits(np.stack(cut))
+        parts = networks.split(np.stack(shared))
+        fits = [fit_head(*of_one) for of_one in zip(networks.heads, parts, logits, strict=True)]
+        self.heads_ = [head for head, _ in fits]
+        self.shared_r2_ = np.array([r2 for _, r2 in fits])
+
     # --- objects --------------------------------------------------------------------------
 
     def _objects(self, fields, pixel_size):
         """Yield the number of maps and the objects of each field."""
         check_is_fitted(self, "estimator_")
-        pipeline = _parts(self.estimator_)[2]
+        image_steps, _, pipeline = _parts(self.estimator_)
         if pipeline is None:
             raise TypeError(
                 "Masks and objects need an estimator that ends in a step that segments, such as a "
@@ -494,18 +542,20 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         explained = self._explained()
         targets, key = explained.targets, None
         if self.memory is not None:
-            key = key_of(_network_key(explained), [_step_key(step) for _, step in pipeline.steps])
+            steps = [*image_steps, *(step for _, step in pipeline.steps)]
+            present = targets.kind, np.asarray(explained.threshold, dtype=float)
+            key = key_of(_network_key(explained), present, [step_key(step) for step in steps])
         for field, grid, logits in self._sweep(fields, pixel_size):
             flat = logits.reshape(-1, targets.n_outputs)
             positive = np.flatnonzero(targets.present(flat, explained.threshold).any(axis=1))
-            scores = _output_probabilities(targets, flat)
+            scores = output_probabilities(targets, flat)
             batches = np.split(positive, range(_WINDOWS_AT_ONCE, len(positive), _WINDOWS_AT_ONCE))
             batches = batches if len(positive) else []
             with progress(len(positive), "windows with a class", self.verbose) as advance:
                 windows = []
                 parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
                 tasks = (
-                    delayed(_pieces_of_windows)(pipeline, field, grid, batch, self.memory, key)
+                    delayed(pieces_of_windows)(pipeline, field, grid, batch, self.memory, key)
                     for batch in batches
                 )
                 for batch, found in zip(batches, parallel(tasks), strict=True):
@@ -549,23 +599,6 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-class _Networks:
-    """The networks, after steps that scale each pixel by itself."""
-
-    def __init__(self, steps, networks):
-        self.steps = steps
-        self.networks = networks
-
-    def block_features(self, tile, block):
-        stack = tile[np.newaxis]
-        for step in self.steps:
-            stack = step.transform(stack)
-        return self.networks.block_features(np.asarray(stack)[0], block)
-
-    def logits(self, features):
-        return self.networks.logits(features)
-
-
 def _parts(estimator):
     """Return the steps before the network, the classifier, and a pipeline that segments or None."""
     if isinstance(estimator, FrozenEstimator):
@@ -584,17 +617,6 @@ def _parts(estimator):
             segments = len(pipeline) > i + 1 and hasattr(pipeline[-1], "predict")
             return [*before, *steps], classifier, pipeline if segments else None
     return *classifier_explained_by(estimator), None
-
-
-def _groups_parameter(estimator):
-    """Return the name by which the groups of the images reach the classifier, None if none does."""
-    if has_fit_parameter(estimator, "groups"):
-        return "groups"
-    for name, step in getattr(estimator, "steps", ()):
-        if (found := _groups_parameter(step)) is not None:
-            return f"{name}__{found}"
-    inner = getattr(estimator, "estimator", None)
-    return None if inner is None else _groups_parameter(inner)
 
 
 def _check_channels(field, size, image_steps, classifier):
@@ -617,6 +639,16 @@ def _check_pointwise(steps):
             )
 
 
+def _network_key(explained):
+    """Return a key of the weights."""
+    networks = [
+        key_of_array(tensor.numpy(force=True))
+        for weights in explained.networks
+        for tensor in weights.values()
+    ]
+    return key_of(__version__, networks)
+
+
 def _check_out(array, shape, dtype):
     found = tuple(array.shape), np.dtype(array.dtype)
     if found != (shape, np.dtype(dtype)):
@@ -624,60 +656,3 @@ def _check_out(array, shape, dtype):
             f"Each array of out must have the shape {shape} and the dtype {np.dtype(dtype)}. Got "
             f"{found[0]} and {found[1]} instead."
         )
-
-
-def _logits_of_windows(image_steps, classifier, windows):
-    for step in image_steps:
-        windows = step.transform(windows)
-    logits = classifier.decision_function(windows)
-    return logits.reshape(len(logits), -1)
-
-
-def _output_probabilities(targets, logits):
-    """Return the probability of each output; of a binary problem that of the positive class."""
-    flat = logits.reshape(-1, targets.n_outputs)
-    return targets.probabilities(flat)[:, -targets.n_outputs :].reshape(logits.shape)
-
-
-def _pieces_of_windows(pipeline, field, grid, indices, memory, key):
-    """Return the objects of each of some windows."""
-    windows = cut_windows(field, grid, indices)
-
-    if memory is None:
-        instances = _instances(pipeline, windows)
-    else:
-        name = key_of("instances", key, key_of_array(windows))
-        instances = kept(memory, name, lambda: _instances(pipeline, windows))
-    return [
-        pieces_of(of_window, grid.corner(index), grid.shape)
-        for index, of_window in zip(indices, instances, strict=True)
-    ]
-
-
-def _instances(pipeline, windows):
-    """Return the objects of windows, int32 of shape (n_windows, n_maps, size, size)."""
-    maps, segmenter = pipeline[:-1].transform(windows), pipeline[-1]
-    if hasattr(segmenter, "predict_instances"):
-        return np.asarray(segmenter.predict_instances(maps))
-    masks = np.asarray(segmenter.predict(maps))
-    instances = np.zeros(masks.shape, dtype=np.int32)
-    for place in np.ndindex(masks.shape[:2]):
-        ndimage.label(masks[place], NEIGHBOURS, output=instances[place])
-    return instances
-
-
-def _network_key(explained):
-    """Return a key of all that the logits and maps of a window depend on besides its pixels."""
-    networks = [
-        key_of_array(tensor.numpy(force=True))
-        for weights in explained.networks
-        for tensor in weights.values()
-    ]
-    threshold = np.asarray(explained.threshold, dtype=float)
-    return key_of(__version__, networks, explained.targets.kind, threshold)
-
-
-def _step_key(step):
-    """Return a key of the parameters of a step and of what it has learned."""
-    others = ("estimator", "estimator_", "memory", "batch_size", "verbose", "n_jobs")
-    return key_of(type(step), {k: v for k, v in vars(step).items() if k not in others})

@@ -3,6 +3,39 @@
 import numpy as np
 
 
+def proposal_table(scores, grids, map_index, max_overlap, n_windows):
+    """Return the columns of a table with the windows that are proposed, the highest score first.
+
+    Parameters
+    ----------
+    scores : list of n_fields ndarray of shape (n_rows, n_columns, n_maps)
+    map_index : int or None
+        Map to rank by; ``None`` for the one with the largest score in each window.
+
+    Others are those of `rank_windows`.
+    """
+    maps = slice(None) if map_index is None else slice(map_index, map_index + 1)
+    best = [of_field[..., maps].max(axis=-1) for of_field in scores]
+    ranked, areas = rank_windows(best, grids, max_overlap=max_overlap, n_windows=n_windows)
+    fields, corners = ranked[:, 0], ranked[:, 1:] * grids[0].step
+    shapes = np.array([grid.shape for grid in grids])
+    ends = np.minimum(corners + grids[0].size, shapes[fields])
+    n_maps = scores[0].shape[-1]
+    of_maps = np.reshape([scores[f][i, j] for f, i, j in ranked], (-1, n_maps))
+    of_map = of_maps.argmax(axis=1) if map_index is None else np.full(len(ranked), map_index)
+    return {
+        "field": fields,
+        "first_row": corners[:, 0],
+        "first_column": corners[:, 1],
+        "end_row": ends[:, 0],
+        "end_column": ends[:, 1],
+        "map_index": of_map,
+        "score": of_maps[np.arange(len(ranked)), of_map].astype(np.float64),
+        "area": areas,
+        "inspected": np.cumsum(areas) / shapes.prod(axis=1).sum(),
+    }
+
+
 def rank_windows(scores, grids, *, max_overlap, n_windows=None):
     """Rank the windows of several fields, those aside that show what was inspected before.
 

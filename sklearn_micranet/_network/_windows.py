@@ -69,21 +69,30 @@ class WindowNetworks:
         ]
         return torch.cat(features, dim=1)[0].permute(1, 2, 0).contiguous().cpu().numpy()
 
-    def logits(self, features):
-        """Return the logits of windows from the maxima of their L8.
+    @torch.inference_mode()
+    def crop_features(self, crop):
+        """Return the maxima of L8 over a crop, which every convolution pads with zeros.
 
         Parameters
         ----------
-        features : ndarray of shape (n_windows, n_features)
+        crop : ndarray of shape (height, width[, n_channels])
 
         Returns
         -------
-        logits : list of ndarray of shape (n_windows, n_outputs)
-            One for each network.
+        features : ndarray of shape (n_features,)
+            Those of all networks one after another.
         """
-        widths = [folded.linear[0].shape[1] for folded in self.folded]
-        parts = np.split(features, np.cumsum(widths)[:-1], axis=1)
-        return [_linear(part, *net.linear) for part, net in zip(parts, self.folded, strict=True)]
+        tensor = to_tensor(crop[np.newaxis]).to(self.folded[0].linear[0])
+        features = [last_layer(folded, tensor).amax(dim=(2, 3))[0] for folded in self.folded]
+        return torch.cat(features).cpu().numpy()
+
+    @property
+    def linear(self):
+        """Weight and bias of the linear layer of each network, float64 ndarrays."""
+        return [
+            tuple(parameter.double().cpu().numpy() for parameter in folded.linear)
+            for folded in self.folded
+        ]
 
 
 def last_layer(folded, images):
@@ -94,9 +103,3 @@ def last_layer(folded, images):
         if i % 2 and i < 2 * N_DEPTHS - 1:
             x = F.max_pool2d(x, 2)
     return x
-
-
-def _linear(features, weight, bias):
-    # In float64, so that a logit does not depend on how many others are computed with it.
-    weight, bias = (parameter.double().cpu().numpy() for parameter in (weight, bias))
-    return (features.astype(np.float64) @ weight.T + bias).astype(features.dtype)

@@ -11,6 +11,7 @@ from reference import random_network
 
 from sklearn_micranet._fields._grid import WindowGrid
 from sklearn_micranet._fields._scores import shared_logits
+from sklearn_micranet._fields._windows import ScaledNetworks
 from sklearn_micranet._network._local_maps import FoldedNetwork
 from sklearn_micranet._network._windows import HALO, RADIUS, WindowNetworks, last_layer
 
@@ -27,6 +28,7 @@ def layer_8(network, images):
 def logits_of_tiles(field, networks, tile_size, size, step):
     grid = WindowGrid(field.shape[:2], size, step)
     windows = WindowNetworks(tuple(network.state_dict() for network in networks))
+    windows = ScaledNetworks([], windows)
     with Parallel(n_jobs=1) as parallel:
         strips = list(
             shared_logits(field, grid, windows, halo=HALO, tile_size=tile_size, parallel=parallel)
@@ -112,6 +114,17 @@ def test_networks_of_an_ensemble_have_logits_of_their_own():
     assert len(both) == 2
     for network, found in zip(networks, both, strict=True):
         assert_array_equal(found, logits_of_tiles(field, [network], 64, 32, 16)[0])
+
+
+def test_features_of_a_crop_are_those_of_the_network():
+    networks = [random_network(n_filters=2), random_network(n_filters=2)]
+    crop = np.random.default_rng(0).random((40, 48), dtype=np.float32)
+    windows = WindowNetworks(tuple(network.state_dict() for network in networks))
+    features = np.split(windows.crop_features(crop), 2)
+    for network, found, (weight, bias) in zip(networks, features, windows.linear, strict=True):
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(crop)[None, None])[0]
+        assert_allclose(weight @ found + bias, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_networks_travel_without_what_they_have_computed():

@@ -1,0 +1,126 @@
+"""What an estimator makes of the windows of a field."""
+
+import numpy as np
+from scipy import ndimage
+from sklearn.utils.validation import has_fit_parameter
+
+from sklearn_micranet._stack._kept import kept
+from sklearn_micranet._stack._keys import key_of, key_of_array
+
+from ._heads import Head
+from ._objects import pieces_of
+from ._scores import cut_windows
+
+_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # connected are pixels that share an edge or a corner
+
+
+class ScaledNetworks:
+    """The networks, between steps that scale each pixel by itself and their linear layers.
+
+    Parameters
+    ----------
+    steps : list of transformers
+    networks : WindowNetworks
+    heads : list of Head, default=None
+        Linear layers; ``None`` takes those of the networks.
+    """
+
+    def __init__(self, steps, networks, heads=None):
+        self.steps = steps
+        self.networks = networks
+        self.heads = [Head(*pair) for pair in networks.linear] if heads is None else heads
+
+    def block_features(self, tile, block):
+        return self.networks.block_features(self._scaled(tile), block)
+
+    def crop_features(self, crop):
+        return self.networks.crop_features(self._scaled(crop))
+
+    def logits(self, features):
+        """Return a list of the logits of each network, of features (n_windows, n_features)."""
+        pairs = zip(self.heads, self.split(features), strict=True)
+        return [head(of_one) for head, of_one in pairs]
+
+    def split(self, features):
+        """Return the features of each network."""
+        ends = np.cumsum([head.weight.shape[1] for head in self.heads])
+        return np.split(features, ends[:-1], axis=1)
+
+    def _scaled(self, pixels):
+        stack = pixels[np.newaxis]
+        for step in self.steps:
+            stack = step.transform(stack)
+        return np.asarray(stack)[0]
+
+
+def logits_of_windows(image_steps, classifier, windows):
+    """Return the logits of windows that were cut out, of shape (n_windows, n_outputs)."""
+    for step in image_steps:
+        windows = step.transform(windows)
+    logits = classifier.decision_function(windows)
+    return logits.reshape(len(logits), -1)
+
+
+def output_probabilities(targets, logits):
+    """Return the probability of each output; of a binary problem that of the positive class."""
+    flat = logits.reshape(-1, targets.n_outputs)
+    return targets.probabilities(flat)[:, -targets.n_outputs :].reshape(logits.shape)
+
+
+def pieces_of_windows(pipeline, field, grid, indices, memory, key):
+    """Return the objects of some windows.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Its last step segments: it has `predict_instances`, or `predict` returns masks.
+    field : array of shape (height, width[, n_channels])
+    grid : WindowGrid
+    indices : ndarray of int
+        Of the windows, in row-major order.
+    memory, key : object, str
+        Where the objects are kept, and what they depend on besides pixels.
+
+    Returns
+    -------
+    pieces : list of list of Piece
+    """
+    windows = cut_windows(field, grid, indices)
+    if memory is None:
+        instances = _instances(pipeline, windows)
+    else:
+        name = key_of("instances", key, key_of_array(windows))
+        instances = kept(memory, name, lambda: _instances(pipeline, windows))
+    return [
+        pieces_of(of_window, grid.corner(index), grid.shape)
+        for index, of_window in zip(indices, instances, strict=True)
+    ]
+
+
+def _instances(pipeline, windows):
+    """Return the objects of windows, int32 of shape (n_windows, n_maps, size, size)."""
+    maps, segmenter = pipeline[:-1].transform(windows), pipeline[-1]
+    if hasattr(segmenter, "predict_instances"):
+        return np.asarray(segmenter.predict_instances(maps), dtype=np.int32)
+    masks = np.asarray(segmenter.predict(maps))
+    instances = np.zeros(masks.shape, dtype=np.int32)
+    for place in np.ndindex(masks.shape[:2]):
+        ndimage.label(masks[place], _NEIGHBOURS, output=instances[place])
+    return instances
+
+
+def step_key(step):
+    """Return a key of the parameters of a step and of what it has learned."""
+    others = ("estimator", "estimator_", "memory", "batch_size", "verbose", "n_jobs")
+    return key_of(type(step), {k: v for k, v in vars(step).items() if k not in others})
+
+
+def groups_parameter(estimator):
+    """Return the name by which the groups of the images reach the classifier, None if none does."""
+    if has_fit_parameter(estimator, "groups"):
+        return "groups"
+    for name, step in getattr(estimator, "steps", ()):
+        if (found := groups_parameter(step)) is not None:
+            return f"{name}__{found}"
+    inner = getattr(estimator, "estimator", None)
+    return None if inner is None else groups_parameter(inner)
