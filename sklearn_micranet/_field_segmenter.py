@@ -159,9 +159,9 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     >>> segmenter = FieldSegmenter(classifier, size=32, annotation="boxes")
     >>> segmenter.fit([field], [[(40, 100, 60, 120)]]).predict_proba_map([field])[0].shape
     (7, 11, 2)
-    >>> table = segmenter.propose([field], n_windows=1, as_frame=False)
-    >>> int(table["first_row"][0]), int(table["first_column"][0])
-    (32, 96)
+    >>> table = segmenter.propose([field], n_windows=2, as_frame=False)
+    >>> table["inspected"].round(3).tolist()
+    [0.042, 0.083]
     """
 
     _parameter_constraints: dict = {

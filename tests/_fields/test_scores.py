@@ -115,6 +115,28 @@ def test_tiles_that_were_finished_are_not_computed_again(tmp_path):
     assert Brightest.n_calls == n_tiles + 1
 
 
+def test_an_empty_tile_is_computed_for_one_block():
+    class Shape(Brightest):
+        def block_features(self, tile, block):
+            sides.append(tile.shape)
+            return super().block_features(tile, block)
+
+    sides = []
+    field = np.zeros((64, 96), dtype=np.float32)
+    field[:, 70:] = np.arange(26)
+    grid = WindowGrid(field.shape, 16, 8)
+    with Parallel(n_jobs=1) as parallel:
+        tiles = {"halo": 8, "tile_size": 32, "parallel": parallel}
+        strips = [strip[0] for strip in shared_logits(field, grid, Shape(), **tiles)]
+    around = np.pad(field, 3, "reflect")
+    expected = [
+        2 * around[row : row + 22, column : column + 22].max() + 1
+        for row, column in map(grid.corner, range(7 * 11))
+    ]
+    assert_array_equal(np.concatenate(strips).ravel(), expected)
+    assert sides == [(24, 24), (48, 48), (48, 48)] * 2
+
+
 def test_sliding_maximum():
     features = np.arange(12).reshape(3, 4, 1)[::-1]
     found = sliding_maximum(features, 2, 1, (2, 3))
