@@ -530,7 +530,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     # --- objects --------------------------------------------------------------------------
 
     def _objects(self, fields, pixel_size):
-        """Yield the number of maps and the objects of each field."""
+        """Yield the grid and the objects of each field."""
         check_is_fitted(self, "estimator_")
         image_steps, _, pipeline = _parts(self.estimator_)
         if pipeline is None:
@@ -555,7 +555,9 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
                 windows = []
                 parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
                 tasks = (
-                    delayed(pieces_of_windows)(pipeline, field, grid, batch, self.memory, key)
+                    delayed(pieces_of_windows)(
+                        pipeline, field, grid, batch, targets.n_outputs, self.memory, key
+                    )
                     for batch in batches
                 )
                 for batch, found in zip(batches, parallel(tasks), strict=True):

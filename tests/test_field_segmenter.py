@@ -3,8 +3,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 
 import joblib
@@ -28,6 +26,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
+from sklearn_micranet._network._windows import WindowNetworks
 from sklearn_micranet.images import extract_crops, measure_objects
 
 SIZE, STEP = 32, 16
@@ -353,54 +352,50 @@ def test_a_scaler_of_fields_scales_each_by_itself(classifier, exact):
 # --- going on -------------------------------------------------------------------------------
 
 
-SWEEP = """
+SLOW_SWEEP = """
 import sys, time
-import joblib, numpy as np
-from sklearn_micranet._network import _windows
+import joblib
+from sklearn_micranet._network._windows import WindowNetworks
 
 segmenter, field = joblib.load(sys.argv[1])
-compute, seconds = _windows.WindowNetworks.block_features, float(sys.argv[2])
+compute = WindowNetworks.block_features
 
 
 def slow(self, tile, block):
     print("tile", flush=True)
-    time.sleep(seconds)
+    time.sleep(0.5)
     return compute(self, tile, block)
 
 
-_windows.WindowNetworks.block_features = slow
-np.save(sys.argv[3], segmenter.decision_map([field])[0])
+WindowNetworks.block_features = slow
+segmenter.decision_map([field])
 """
 
 
-def test_a_killed_sweep_goes_on_after_the_last_finished_tile(classifier, tmp_path):
+def test_a_killed_sweep_goes_on_after_the_last_finished_tile(classifier, tmp_path, monkeypatch):
     segmenter = fitted(classifier, tile_size=48)
     expected = segmenter.decision_map([FIELD])[0]
     segmenter.set_params(memory=str(tmp_path / "memory"))
     joblib.dump((segmenter, FIELD), tmp_path / "job")
-    n_tiles = 3 * 3
     environment = os.environ | {"PYTHONPATH": str(Path(sklearn_micranet.__file__).parents[1])}
+    command = [sys.executable, "-c", SLOW_SWEEP, str(tmp_path / "job")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        for _ in range(3):  # the third has been started: two are finished
+            assert process.stdout.readline() == b"tile\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
 
-    def start(seconds):
-        arguments = [tmp_path / "job", str(seconds), tmp_path / "logits.npy"]
-        return subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SWEEP), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
+    computed, compute = [], WindowNetworks.block_features
 
-    killed = start(0.5)
-    for _ in range(3):  # the third has been started: two are finished
-        assert killed.stdout.readline() == b"tile\n"
-    time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    killed.stdout.close()
-    again = start(0)
-    output, _ = again.communicate()
-    assert again.returncode == 0
-    assert output.count(b"tile") == n_tiles - 2
-    assert_array_equal(np.load(tmp_path / "logits.npy"), expected)
+    def counted(self, tile, block):
+        computed.append(tile.shape)
+        return compute(self, tile, block)
+
+    monkeypatch.setattr(WindowNetworks, "block_features", counted)
+    assert_array_equal(segmenter.decision_map([FIELD])[0], expected)
+    assert len(computed) == 3 * 3 - 2
+    segmenter.decision_map([FIELD])
+    assert len(computed) == 3 * 3 - 2
 
 
 def test_finished_windows_are_kept(sure, tmp_path):
@@ -464,6 +459,17 @@ def test_what_cannot_be_done(classifier):
             getattr(fitted(classifier), method)([FIELD])
     with pytest.raises(TypeError, match=r"pass \[field\]"):
         fitted(classifier).decision_map(FIELD)
+
+
+def test_a_step_that_returns_something_else_than_masks_is_refused(sure):
+    class Labels(ThresholdSegmenter):
+        def predict(self, X):
+            return super().predict(X)[:, :, 0]
+
+    pipeline = make_pipeline(ImageAsMap(FrozenEstimator(sure)), Labels())
+    segmenter = FieldSegmenter(pipeline, size=SIZE, random_state=0).fit([FIELD])
+    with pytest.raises(ValueError, match=r"must return masks of the shape .* Got \(8, 1, 32\)"):
+        segmenter.predict([FIELD])
 
 
 def test_fields_are_the_groups_of_the_windows():

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from sklearn_micranet._stack._extras import import_extra
+from sklearn_micranet._stack._sources import unpacked
 
 _MAX_CHANNELS = 16
 
 
 def open_fields(fields, size):
-    """Return fields as arrays that can be sliced; none of them is read.
+    """Return fields as arrays that can be sliced; those on disk are not read.
 
     Parameters
     ----------
     fields : sequence of arrays, or of paths of TIFF files and Zarr arrays
+        The images of a lazy stack are read whole.
     size : int
         Side of the windows, px, which each field must hold at least one of.
 
@@ -24,7 +26,9 @@ def open_fields(fields, size):
     -------
     fields : list of arrays
     """
-    if isinstance(fields, (str, PathLike, dict)) or len(getattr(fields, "shape", (0,) * 3)) < 3:
+    fields = unpacked(fields)
+    is_array = hasattr(fields, "shape") and not hasattr(fields, "is_ragged")
+    if isinstance(fields, (str, PathLike, dict)) or (is_array and len(fields.shape) < 3):
         raise TypeError(
             "fields must be a sequence of fields. Got a single "
             f"{'array' if hasattr(fields, 'shape') else type(fields).__name__} instead: pass "

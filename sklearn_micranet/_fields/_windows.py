@@ -67,7 +67,7 @@ def output_probabilities(targets, logits):
     return targets.probabilities(flat)[:, -targets.n_outputs :].reshape(logits.shape)
 
 
-def pieces_of_windows(pipeline, field, grid, indices, memory, key):
+def pieces_of_windows(pipeline, field, grid, indices, n_maps, memory, key):
     """Return the objects of some windows.
 
     Parameters
@@ -78,6 +78,8 @@ def pieces_of_windows(pipeline, field, grid, indices, memory, key):
     grid : WindowGrid
     indices : ndarray of int
         Of the windows, in row-major order.
+    n_maps : int
+        Number of classes with maps.
     memory, key : object, str
         Where the objects are kept, and what they depend on besides pixels.
 
@@ -87,25 +89,33 @@ def pieces_of_windows(pipeline, field, grid, indices, memory, key):
     """
     windows = cut_windows(field, grid, indices)
     if memory is None:
-        instances = _instances(pipeline, windows)
+        instances = _instances(pipeline, windows, n_maps)
     else:
         name = key_of("instances", key, key_of_array(windows))
-        instances = kept(memory, name, lambda: _instances(pipeline, windows))
+        instances = kept(memory, name, lambda: _instances(pipeline, windows, n_maps))
     return [
         pieces_of(of_window, grid.corner(index), grid.shape)
         for index, of_window in zip(indices, instances, strict=True)
     ]
 
 
-def _instances(pipeline, windows):
+def _instances(pipeline, windows, n_maps):
     """Return the objects of windows, int32 of shape (n_windows, n_maps, size, size)."""
     maps, segmenter = pipeline[:-1].transform(windows), pipeline[-1]
-    if hasattr(segmenter, "predict_instances"):
-        return np.asarray(segmenter.predict_instances(maps), dtype=np.int32)
-    masks = np.asarray(segmenter.predict(maps))
-    instances = np.zeros(masks.shape, dtype=np.int32)
-    for place in np.ndindex(masks.shape[:2]):
-        ndimage.label(masks[place], _NEIGHBOURS, output=instances[place])
+    finds_instances = hasattr(segmenter, "predict_instances")
+    method = segmenter.predict_instances if finds_instances else segmenter.predict
+    found = np.asarray(method(maps))
+    expected = len(windows), n_maps, *windows.shape[1:3]
+    if found.shape != expected:
+        raise ValueError(
+            "The last step of the estimator must return masks of the shape (n_windows, n_maps, "
+            f"size, size), {expected}. Got {found.shape} instead."
+        )
+    if finds_instances:
+        return found.astype(np.int32)
+    instances = np.zeros(found.shape, dtype=np.int32)
+    for place in np.ndindex(found.shape[:2]):
+        ndimage.label(found[place], _NEIGHBOURS, output=instances[place])
     return instances
 
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from joblib import Memory, Parallel
 from numpy.testing import assert_array_equal
 
-from sklearn_micranet._fields._grid import WindowGrid, blocks_of
+from sklearn_micranet._fields._grid import WindowGrid
 from sklearn_micranet._fields._scores import (
     cut_windows,
     exact_logits,
@@ -142,10 +142,3 @@ def test_sliding_maximum():
     found = sliding_maximum(features, 2, 1, (2, 3))
     assert_array_equal(found[..., 0], [[9, 10, 11], [5, 6, 7]])
     assert_array_equal(sliding_maximum(features, 2, 2, (1, 2))[..., 0], [[9, 11]])
-
-
-def test_squares_cover_a_field_once():
-    covered = np.zeros((23, 17), dtype=int)
-    for first_row, end_row, first_column, end_column in blocks_of(covered.shape, 10):
-        covered[first_row:end_row, first_column:end_column] += 1
-    assert (covered == 1).all()

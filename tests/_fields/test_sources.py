@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazy import objects
 from numpy.testing import assert_array_equal
 
 from sklearn_micranet._fields._sources import open_fields, read_block
+from sklearn_micranet._stack._lazy_stack import LazyStack
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")
@@ -83,6 +85,15 @@ def test_a_tiff_travels_without_its_open_file(tmp_path):
 def test_fields_of_a_stack_and_of_several_channels():
     assert [f.shape for f in open_fields(np.zeros((3, 40, 50)), 32)] == [(40, 50)] * 3
     assert open_fields([np.zeros((40, 50, 3))], 32)[0].shape == (40, 50, 3)
+
+
+def test_fields_of_a_lazy_stack_and_of_an_array_of_arrays():
+    images = [np.zeros((40, 50)), np.ones((60, 70))]
+    stack = LazyStack(images, list, item_shape=None)
+    for fields in (stack, objects(*images)):
+        found = open_fields(fields, 32)
+        for field, image in zip(found, images, strict=True):
+            assert_array_equal(field[:], image)
 
 
 @pytest.mark.parametrize("fields", [IMAGE, "a.tif", {"image": IMAGE}])
