@@ -124,15 +124,12 @@ for i in np.flatnonzero((table["field"] == 0) & (np.arange(len(is_new)) < 32)):
     corner = table["first_column"][i], table["first_row"][i]
     colour = "tab:green" if is_new[i] else "tab:red"
     whole.add_patch(Rectangle(corner, SIZE, SIZE, fill=False, edgecolor=colour))
-whole.set_title("the best proposals: confirmed (green), declined (red)")
-confirmed = [i for i in np.flatnonzero(is_new) if table["field"][i] == 0]
-for ax, i in zip(crops, confirmed, strict=False):
-    rows, columns = (
-        slice(table[f"first_{axis}"][i], table[f"end_{axis}"][i]) for axis in ("row", "column")
-    )
+whole.set_title("best 32 proposals of both fields,\nthose with a new object in green")
+for ax, centre in zip(crops, truth.points.round().astype(int), strict=False):
+    rows, columns = (slice(max(c - SIZE // 2, 0), c + SIZE // 2) for c in centre)
     ax.imshow(image[rows, columns], cmap="gray")
     ax.contour(instances[0, rows, columns] > 0, [0.5], colors="tab:orange")
-    ax.set_title(f"score {table['score'][i]:.3f}")
+    ax.set_title("an object and its mask")
 for ax in (whole, *crops):
     ax.set_axis_off()
 print(f"Done after {perf_counter() - start:.0f} s")
