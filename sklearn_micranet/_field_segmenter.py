@@ -91,8 +91,10 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         by the pixels, the weights and the parameters. A sweep that was interrupted goes on with
         the first tile that was not finished.
     n_jobs : int, default=None
-        Number of tiles that are computed at the same time, by the backend of joblib. ``None`` is 1
-        unless in a :obj:`joblib.parallel_config` context, and leaves the cores to torch.
+        Number of tiles that are computed at the same time. ``None`` is 1 unless in a
+        :obj:`joblib.parallel_config` context. By threads, which share the weights, unless that
+        context names another backend, such as "loky" or "dask". Each job uses the threads of
+        torch: with several jobs, ``torch.set_num_threads(1)`` leaves one to each.
     n_fit_samples : int, default=512
         Number of windows that the shared scores are fitted to, see Notes. ``None`` leaves the
         linear layer of the network as it is.
@@ -490,7 +492,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             kept_in["key"] = key_of(_network_key(explained), [step_key(s) for s in image_steps])
         found = []
         with (
-            Parallel(n_jobs=self.n_jobs) as parallel,
+            Parallel(n_jobs=self.n_jobs, prefer="threads") as parallel,
             progress(grid.n_windows[0], "rows of windows", self.verbose) as advance,
         ):
             for strip in sweep(field, grid, parallel=parallel, **kept_in):
@@ -553,7 +555,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             batches = batches if len(positive) else []
             with progress(len(positive), "windows with a class", self.verbose) as advance:
                 windows = []
-                parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+                parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
                 tasks = (
                     delayed(pieces_of_windows)(
                         pipeline, field, grid, batch, targets.n_outputs, self.memory, key
