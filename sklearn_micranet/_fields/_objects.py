@@ -168,14 +168,12 @@ def _components(windows, corners, grid):
     starts = np.cumsum([0, *n_pieces])
     edges = []
     # Windows that share pixels or a border are at most `size` apart.
-    for i, j in (
-        sorted(KDTree(corners).query_pairs(grid.size, p=np.inf)) if len(corners) > 1 else ()
-    ):
-        pairs = product(enumerate(windows[i].pieces), enumerate(windows[j].pieces))
+    pairs = KDTree(corners).query_pairs(grid.size, p=np.inf) if len(corners) > 1 else ()
+    for i, j in sorted(pairs):
         edges += [
             (starts[i] + a, starts[j] + b)
-            for (a, one), (b, other) in pairs
-            if one.map_index == other.map_index and _are_same(one, other, corners[[i, j]], grid)
+            for a, b in _near(windows[i].pieces, windows[j].pieces)
+            if _are_same(windows[i].pieces[a], windows[j].pieces[b], corners[[i, j]], grid)
         ]
     n = starts[-1]
     rows, columns = np.reshape(edges, (-1, 2)).astype(int).T
@@ -186,15 +184,25 @@ def _components(windows, corners, grid):
     return np.split(labels, starts[1:-1]) if len(windows) else []
 
 
+def _near(pieces, others):
+    """Return the indices of pieces of one map whose bounding boxes overlap or touch."""
+    (k, first, end), (other_k, other_first, other_end) = (
+        (np.array([piece.map_index for piece in of]), *np.stack([_bounds(p) for p in of], axis=1))
+        for of in (pieces, others)
+    )
+    near = (first[:, np.newaxis] <= other_end) & (other_first <= end[:, np.newaxis])
+    return np.argwhere(near.all(axis=2) & (k[:, np.newaxis] == other_k)).tolist()
+
+
 def _are_same(one, other, corners, grid):
     common = corners.max(axis=0), corners.min(axis=0) + grid.size  # first and end, px
     if (common[0] < common[1]).all():
         shared = _n_pixels(one, *common, other)
         smaller = min(_n_pixels(one, *common), _n_pixels(other, *common))
         return shared > 0 and shared >= _SAME * smaller
-    return grid.step == grid.size and any(
+    return grid.step == grid.size and any(  # by an edge or a corner
         _n_pixels(one._replace(first=tuple(np.add(one.first, shift))), *_bounds(other), other)
-        for shift in ((0, 1), (0, -1), (1, 0), (-1, 0))
+        for shift in product((-1, 0, 1), repeat=2)
     )
 
 
