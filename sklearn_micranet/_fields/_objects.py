@@ -1,5 +1,6 @@
 """Objects that several windows show, put together into objects of the field."""
 
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from scipy.spatial import KDTree
 
 from ._grid import blocks_of
 
+_N_DRAWN = 64  # windows in memory
 _SAME = 0.5  # share of the smaller object, in what both windows show
 
 
@@ -167,14 +169,30 @@ def _components(windows, corners, grid):
     n_pieces = [len(window.pieces) for window in windows]
     starts = np.cumsum([0, *n_pieces])
     edges = []
+
+    @lru_cache(_N_DRAWN)
+    def drawn(i, k):
+        """Draw the pieces of one map of a window, with one pixel around it."""
+        labels = np.zeros((grid.size + 2, grid.size + 2), dtype=np.int32)
+        for number, piece in enumerate(windows[i].pieces, start=1):
+            if piece.map_index == k:
+                _draw(labels, corners[i] - 1, piece, number)
+        return labels
+
     # Windows that share pixels or a border are at most `size` apart.
     pairs = KDTree(corners).query_pairs(grid.size, p=np.inf) if len(corners) > 1 else ()
+    maps = [{piece.map_index for piece in window.pieces} for window in windows]
+    touching = grid.step == grid.size
     for i, j in sorted(pairs):
-        edges += [
-            (starts[i] + a, starts[j] + b)
-            for a, b in _near(windows[i].pieces, windows[j].pieces)
-            if _are_same(windows[i].pieces[a], windows[j].pieces[b], corners[[i, j]], grid)
-        ]
+        first = corners[[i, j]].max(axis=0) - touching  # of what both show, px
+        end = corners[[i, j]].min(axis=0) + grid.size + touching
+        for k in maps[i] & maps[j] if (first < end).all() else ():
+            common = [
+                drawn(w, k)[tuple(map(slice, first - corners[w] + 1, end - corners[w] + 1))]
+                for w in (i, j)
+            ]
+            found = (_touching if touching else _sharing)(*common)
+            edges += [(starts[i] + a, starts[j] + b) for a, b in found]
     n = starts[-1]
     rows, columns = np.reshape(edges, (-1, 2)).astype(int).T
     graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
@@ -184,40 +202,23 @@ def _components(windows, corners, grid):
     return np.split(labels, starts[1:-1]) if len(windows) else []
 
 
-def _near(pieces, others):
-    """Return the indices of pieces of one map whose bounding boxes overlap or touch."""
-    (k, first, end), (other_k, other_first, other_end) = (
-        (np.array([piece.map_index for piece in of]), *np.stack([_bounds(p) for p in of], axis=1))
-        for of in (pieces, others)
-    )
-    near = (first[:, np.newaxis] <= other_end) & (other_first <= end[:, np.newaxis])
-    return np.argwhere(near.all(axis=2) & (k[:, np.newaxis] == other_k)).tolist()
+def _sharing(labels, others):
+    """Return the indices of labels that share enough of the smaller one."""
+    n, n_others = np.bincount(labels.ravel()), np.bincount(others.ravel())
+    codes = labels.astype(np.int64) * len(n_others) + others
+    found, n_shared = np.unique(codes[(labels > 0) & (others > 0)], return_counts=True)
+    a, b = np.divmod(found, len(n_others))
+    enough = n_shared >= _SAME * np.minimum(n[a], n_others[b])
+    return np.column_stack([a, b])[enough] - 1
 
 
-def _are_same(one, other, corners, grid):
-    common = corners.max(axis=0), corners.min(axis=0) + grid.size  # first and end, px
-    if (common[0] < common[1]).all():
-        shared = _n_pixels(one, *common, other)
-        smaller = min(_n_pixels(one, *common), _n_pixels(other, *common))
-        return shared > 0 and shared >= _SAME * smaller
-    return grid.step == grid.size and any(  # by an edge or a corner
-        _n_pixels(one._replace(first=tuple(np.add(one.first, shift))), *_bounds(other), other)
-        for shift in product((-1, 0, 1), repeat=2)
-    )
-
-
-def _bounds(piece):
-    return np.array(piece.first), np.add(piece.first, piece.mask.shape)
-
-
-def _n_pixels(piece, first, end, other=None):
-    """Return the number of pixels of a piece, or common to two, in a part of the field."""
-    for low, high in map(_bounds, (piece,) if other is None else (piece, other)):
-        first, end = np.maximum(first, low), np.minimum(end, high)
-    if (first >= end).any():
-        return 0
-
-    def part(of):
-        return of.mask[tuple(map(slice, first - of.first, end - of.first))]
-
-    return np.count_nonzero(part(piece) if other is None else part(piece) & part(other))
+def _touching(labels, others):
+    """Return the indices of labels that share an edge or a corner."""
+    around = np.pad(others, 1)
+    height, width = labels.shape
+    touching = set()
+    for row, column in product(range(3), repeat=2):
+        shifted = around[row : row + height, column : column + width]
+        both = (labels > 0) & (shifted > 0)
+        touching |= set(zip(labels[both].tolist(), shifted[both].tolist(), strict=True))
+    return [(a - 1, b - 1) for a, b in touching]
