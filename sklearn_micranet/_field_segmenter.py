@@ -338,10 +338,10 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         """
         swept = list(self._sweep(fields, pixel_size))
         targets = self._explained().targets
-        if not (map_index is None or 0 <= map_index < targets.n_outputs):
+        n_maps = len(targets.map_outputs)
+        if not (map_index is None or 0 <= map_index < n_maps):
             raise ValueError(
-                f"map_index must be None or from 0 to {targets.n_outputs - 1}. Got {map_index} "
-                "instead."
+                f"map_index must be None or from 0 to {n_maps - 1}. Got {map_index} instead."
             )
         if not 0 <= max_overlap < 1:
             raise ValueError(f"max_overlap must be in [0, 1). Got {max_overlap} instead.")
@@ -549,7 +549,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             key = key_of(_network_key(explained), present, [step_key(step) for step in steps])
         for field, grid, logits in self._sweep(fields, pixel_size):
             flat = logits.reshape(-1, targets.n_outputs)
-            positive = np.flatnonzero(targets.present(flat, explained.threshold).any(axis=1))
+            present = targets.present(flat, explained.threshold)[:, targets.map_outputs]
+            positive = np.flatnonzero(present.any(axis=1))
             scores = output_probabilities(targets, flat)
             batches = np.split(positive, range(_WINDOWS_AT_ONCE, len(positive), _WINDOWS_AT_ONCE))
             batches = batches if len(positive) else []
@@ -568,14 +569,14 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
                         for index, pieces in zip(batch, found, strict=True)
                     ]
                     advance(len(batch))
-            yield grid, FieldObjects(windows, grid, targets.n_outputs, self.tile_size)
+            yield grid, FieldObjects(windows, grid, len(targets.map_outputs), self.tile_size)
 
     def _write(self, fields, out, dtype, pixel_size):
         if out is not None and len(out) != len(fields):
             raise ValueError(
                 f"out must hold one array per field, {len(fields)}. Got {len(out)} instead."
             )
-        n_maps = self._explained().targets.n_outputs
+        n_maps = len(self._explained().targets.map_outputs)
         if out is not None:  # before any work
             for array, field in zip(out, open_fields(fields, self.size), strict=True):
                 _check_out(array, (n_maps, *field.shape[:2]), dtype)

@@ -58,13 +58,16 @@ def logits_of_windows(image_steps, classifier, windows):
     for step in image_steps:
         windows = step.transform(windows)
     logits = classifier.decision_function(windows)
+    if logits.ndim == 1 and classifier.map_classes_[0] != classifier.classes_[1]:
+        logits = -logits  # the logit of the structure, which is the other class
     return logits.reshape(len(logits), -1)
 
 
 def output_probabilities(targets, logits):
-    """Return the probability of each output; of a binary problem that of the positive class."""
-    flat = logits.reshape(-1, targets.n_outputs)
-    return targets.probabilities(flat)[:, -targets.n_outputs :].reshape(logits.shape)
+    """Return the probability of each class with maps, from logits of shape (..., n_outputs)."""
+    columns = [targets.positive] if targets.kind == "binary" else targets.map_outputs
+    probabilities = targets.probabilities(logits.reshape(-1, targets.n_outputs))[:, columns]
+    return probabilities.reshape(*logits.shape[:-1], len(columns))
 
 
 def pieces_of_windows(pipeline, field, grid, indices, n_maps, memory, key):

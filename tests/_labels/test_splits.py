@@ -90,8 +90,6 @@ def test_groups_stay_together(n_groups):
 
 
 def test_groups_of_another_length_are_refused():
-    with pytest.raises(
-        ValueError, match=r"each of the 3 images. Got the shape \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"each of the 3 images. Got the shape \(2,\)"):
         check_groups([0, 1], 3)
     assert check_groups(None, 3) is None
