@@ -463,8 +463,8 @@ def test_what_cannot_be_done(classifier):
 
 def test_a_step_that_returns_something_else_than_masks_is_refused(sure):
     class Labels(ThresholdSegmenter):
-        def predict(self, X):
-            return super().predict(X)[:, :, 0]
+        def predict_instances(self, X):
+            return super().predict_instances(X)[:, :, 0]
 
     pipeline = make_pipeline(ImageAsMap(FrozenEstimator(sure)), Labels())
     segmenter = FieldSegmenter(pipeline, size=SIZE, random_state=0).fit([FIELD])
