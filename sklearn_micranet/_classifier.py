@@ -134,12 +134,12 @@ class MicraNetClassifier(NetworkClassifier):
     checkpoint_dir : str or path-like, default=None
         Folder in which the state of the training is kept, after every epoch. `fit` with the same
         parameters, images and labels goes on after the last whole epoch, and returns at once what
-        was finished: a killed training, or grid search, can simply be started again. The state is
-        found by a hash of the parameters, the weights to start from, the images and the labels, so
-        that several trainings share a folder. Of `augmentation` and `callbacks`, which must be
-        picklable (no lambda), a function counts by its code and the numbers and strings it uses,
-        an object by its class's name and its parameters; after editing a class, or a function that
-        such a function calls, delete the folder.
+        was finished: a killed training, or grid search, can simply be started again. With
+        ``random_state=None`` an interrupted training goes on, but a finished one is never returned.
+        The state is found by a hash of the versions of this package, torch, skorch and NumPy, the
+        parameters, the weights to start from, the images and the labels, so that several trainings
+        share a folder. Of functions and classes in `augmentation` and `callbacks` the whole file
+        that defines them counts.
     callbacks : list of skorch callbacks, default=None
         Run in addition to the schedule and early stopping. Of their state, only that of skorch's
         schedules, scores and early stopping is part of a checkpoint; other callbacks are another

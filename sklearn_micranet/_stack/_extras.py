@@ -26,6 +26,10 @@ def import_extra(module, extra):
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{module} is required here but cannot be imported. "
-            f'Install it with: pip install "sklearn-micranet[{extra}]"'
+            f"{module} is required here but cannot be imported. {how_to_install(extra)}"
         ) from error
+
+
+def how_to_install(extra):
+    """Return the words for what installs an extra of this package."""
+    return f'Install it with: pip install "sklearn-micranet[{extra}]"'

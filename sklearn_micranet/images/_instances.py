@@ -107,7 +107,7 @@ def as_table(columns, as_frame):
         if as_frame == "auto":
             return columns
         raise ImportError(
-            "as_frame=True requires pandas, which cannot be imported. Install it with: "
-            "pip install pandas. Otherwise pass as_frame=False for a dict of arrays."
+            "as_frame=True requires pandas, which cannot be imported: install pandas, or pass "
+            "as_frame=False for a dict of arrays."
         ) from error
     return pd.DataFrame(columns)

@@ -8,6 +8,8 @@ from numbers import Integral
 
 import numpy as np
 
+from sklearn_micranet._stack._extras import how_to_install
+
 from ._ome_sets import own_planes
 from ._pixels import drop_alpha, shape_without_alpha, turn, turn_shape
 
@@ -118,7 +120,7 @@ def _needs_pillow(tif, page):
             raise ValueError(
                 f"its encoding ({page.compression.name}, {page.bitspersample} bits) requires "
                 "imagecodecs, which cannot be imported. "
-                'Install it with: pip install "sklearn-micranet[tiff]"'
+                f"{how_to_install('tiff')}"
             ) from error
     page.decode(None, 0)  # Raises an error where no package would help.
     return False
