@@ -546,9 +546,10 @@ class MicraNetClassifier(NetworkClassifier):
         if self.background_label is not None:
             wanted = Targets.of(classes, self.background_label)
             if kind == "binary" and wanted.positive != targets.positive:
+                needed = classes.tolist()[1 - targets.positive]
                 raise ValueError(
-                    f"background_label must be {classes[1 - targets.positive]!r}, as the network "
-                    f"of the file was trained. Got {self.background_label!r} instead."
+                    f"background_label must be {needed!r}, as the network of the file was trained. "
+                    f"Got {self.background_label!r} instead."
                 )
             targets = wanted
         return targets

@@ -144,7 +144,9 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
         self._check_dtypes(X)
         forget(self)
         name = type(self).__name__
-        images = read_images(X, name=name, image_shape=self.image_shape, allow_ragged=True)
+        images = read_images(
+            X, name=name, image_shape=self.image_shape, allow_ragged=True, allow_small=True
+        )
         self.n_channels_in_, self.image_shape_ = images.n_channels, images.image_shape
         if images.is_flattened:
             validate_data(self, X, skip_check_array=True)
@@ -182,6 +184,7 @@ class IntensityScaler(TransformerMixin, BaseEstimator):
             image_shape=self.image_shape_,
             n_channels=self.n_channels_in_,
             allow_ragged=True,
+            allow_small=True,
         )
         if images.is_flattened:
             validate_data(self, X, reset=False, skip_check_array=True)

@@ -177,8 +177,12 @@ def test_flattened_digits():
 def test_a_binary_problem_has_one_map(data):
     images, masks, _ = data
     names = np.where(masks[:, 0].any(axis=(1, 2)), "square", "no square")
-    pipe = make_steps(make_classifier()).fit(images, names)
+    pipe = make_steps(make_classifier())
+    with pytest.raises(ValueError, match=r"Set background_label='no square' or background_label="):
+        pipe.fit(images, names)
+    pipe.set_params(cam__estimator__background_label="no square").fit(images, names)
     assert pipe["cam"].classes_.tolist() == ["no square", "square"]
+    assert pipe["cam"].map_classes_.tolist() == ["square"]
     assert pipe.predict(images).shape == (12, 1, SIZE, SIZE)
     assert 0 <= pipe.score(images, masks[:, :1]) <= 1
     with pytest.raises(ValueError, match="a binary problem has one, that of the positive class"):

@@ -50,7 +50,9 @@ class Images:
         return tuple(self.image_shape[:2] if self.is_flattened else self.stack.shape[1:3])
 
 
-def read_images(X, *, name, image_shape=None, n_channels=None, allow_ragged=False):
+def read_images(
+    X, *, name, image_shape=None, n_channels=None, allow_ragged=False, allow_small=False
+):
     """Read images, to be trained on or like those of a training.
 
     Parameters
@@ -65,6 +67,8 @@ def read_images(X, *, name, image_shape=None, n_channels=None, allow_ragged=Fals
         Of the images that were trained on; ``None`` in training.
     allow_ragged : bool, default=False
         Whether images may differ in size.
+    allow_small : bool, default=False
+        Whether images with channels may have sides of fewer than 8 px.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def read_images(X, *, name, image_shape=None, n_channels=None, allow_ragged=Fals
             f"{stack.ndim} dimensions instead."
         )
     _check_not_empty(stack)
-    _check_layout(stack.shape)
+    _check_layout(stack.shape, 1 if allow_small else _MIN_SIDE)
     got = stack.shape[3] if stack.ndim == 4 else 1
     if n_channels is not None:
         _check_channels(got, n_channels, name)
@@ -117,7 +121,7 @@ def resolve_image_shape(image_shape, n_features):
     return shape
 
 
-def _check_layout(shape):
+def _check_layout(shape, min_side):
     """Refuse what is no stack of images with channels last."""
     if len(shape) == 3:
         if shape[2] in _N_COLOURS and shape[1] >= _MIN_SIDE:
@@ -127,7 +131,7 @@ def _check_layout(shape):
                 "colour image as image[np.newaxis]."
             )
         return
-    if shape[3] > MAX_CHANNELS or min(shape[1:3]) < _MIN_SIDE:
+    if shape[3] > MAX_CHANNELS or min(shape[1:3]) < min_side:
         channels_first = shape[1] <= MAX_CHANNELS and min(shape[2:]) >= _MIN_SIDE
         mend = "np.moveaxis(X, 1, -1)" if channels_first else f"images of at least {_MIN_SIDE} px"
         raise ValueError(

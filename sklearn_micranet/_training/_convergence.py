@@ -49,6 +49,8 @@ def warn_if_nothing_is_learned(net, data, valid_data):
     data, valid_data : LabelledImages
         What it was trained on and monitored by; None if it was monitored by the training loss.
     """
+    if not net.history:  # a callback has ended the training before its first epoch
+        return
     name = "train_loss" if valid_data is None else "valid_loss"
     loss = min(net.history[:, name])
     baseline = frequency_loss(net, data, data if valid_data is None else valid_data)

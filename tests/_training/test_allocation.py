@@ -75,22 +75,6 @@ assert kept - resident() > 8 * N_MIB * 2**20
 
 
 @with_glibc
-def test_who_leaves_first_changes_nothing_for_the_others():
-    run("""
-with freed_memory_kept():
-    with freed_memory_kept():
-        n_page_faults()
-    assert n_page_faults() < outside / 3
-    inner = freed_memory_kept()
-    for step in (inner.__enter__, lambda: inner.__exit__(None, None, None)):
-        thread = threading.Thread(target=step)
-        thread.start()
-        thread.join()
-    assert n_page_faults() < outside / 3
-""")
-
-
-@with_glibc
 @pytest.mark.parametrize(
     "environment",
     [
