@@ -449,7 +449,7 @@ def test_wrong_parameters(classifier, params, match):
 def test_what_cannot_be_done(classifier):
     with pytest.raises(TypeError, match="estimator must be a MicraNetClassifier"):
         FieldSegmenter(ThresholdSegmenter(), size=32).fit([FIELD])
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
         FieldSegmenter(classifier, size=32).predict_proba_map([FIELD])
     segmenter = fitted(classifier, exact=True).set_params(exact=False)
     with pytest.raises(NotFittedError, match="exact=False requires the linear layer that fit"):
