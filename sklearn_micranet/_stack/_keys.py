@@ -1,17 +1,19 @@
 """Keys: short texts that are equal where the same thing would be computed, in every process."""
 
 import copyreg
-import linecache
 import os
+import sys
 from collections.abc import Mapping, Set
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from hashlib import sha256
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 import numpy as np
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _DATA = (*_PLAIN, list, tuple, dict, set, frozenset, np.ndarray, np.generic)
+_COUNTED = (*_DATA, FunctionType, type, ModuleType)
 
 
 def key_of(*values):
@@ -20,10 +22,10 @@ def key_of(*values):
     What counts of them:
 
     - of data the values, whatever the order of a dict or set;
-    - of a function or class its name and the text of the whole file that defines it, unless that
-      is a notebook or the script that runs, which other processes do not see; of a function also
-      its code as it was loaded, its defaults, what it closes over, and the data, functions and
-      classes of its own module that it uses;
+    - of a function or class its name and the whole file that defines it, if there is one; of a
+      function also its code as it was loaded, its defaults, what it closes over, the data,
+      functions and classes of its own module that it uses, and the files of those that it uses of
+      other modules; of a class also its methods and bases, without a file its attributes too;
     - of any other object its class and what :func:`parts_of` returns.
 
     Raises
@@ -77,7 +79,7 @@ def _described(value, seen):
     if isinstance(value, np.ndarray):
         return "array", key_of_array(value)
     if isinstance(value, ModuleType):
-        return "module", value.__name__
+        return "module", value.__name__, _digest_of_file(getattr(value, "__file__", None))
 
     def inside(part):
         return _described(part, seen)
@@ -102,24 +104,33 @@ def _described(value, seen):
 
 def _of_function(function):
     code, used = function.__code__, function.__globals__
-    uses = {n: used[n] for n in _names(code) if n in used}
-    uses = {n: part for n, part in uses.items() if _is_of_module(part, used.get("__name__"))}
+    uses = {n: _as_used(used[n], used.get("__name__")) for n in _names(code) if n in used}
     closure = [cell.cell_contents for cell in function.__closure__ or ()]
     defaults = function.__defaults__, function.__kwdefaults__
-    text = "" if function.__module__ == "__main__" else _text(code.co_filename)
-    return [text, code, defaults, closure, uses]
+    return [_file_of(function), code, defaults, closure, uses]
 
 
 def _of_class(cls):
-    members = {n: part for n, part in vars(cls).items() if isinstance(part, FunctionType)}
+    file = _file_of(cls)
+    counted = FunctionType if file else (FunctionType, *_DATA)
+    members = {name: _functions_in(part) for name, part in vars(cls).items() if name != "__doc__"}
+    members = {name: part for name, part in members.items() if isinstance(part, counted)}
     bases = [base for base in cls.__bases__ if base is not object]
-    return [members, bases]
+    return [file, members, bases]
 
 
-def _is_of_module(value, module):
-    if isinstance(value, FunctionType | type):
-        return value.__module__ == module
-    return isinstance(value, _DATA)
+def _functions_in(member):
+    """Return the function of a static method, class method or property."""
+    if isinstance(member, property):
+        return member.fget
+    return getattr(member, "__func__", member)
+
+
+def _as_used(value, module):
+    """Return what counts of a global value that a function of a module uses."""
+    if isinstance(value, FunctionType | type) and value.__module__ != module:
+        return value.__module__, value.__qualname__, _file_of(value)
+    return value if isinstance(value, _COUNTED) else None
 
 
 def _names(code):
@@ -128,9 +139,25 @@ def _names(code):
     return sorted({*code.co_names, *(name for part in inner for name in _names(part))})
 
 
-def _text(filename):
-    """Return the digest of a file, an empty text if there is none."""
-    if not os.path.isfile(filename):
+def _file_of(value):
+    """Return the digest of the file that defines a function or class, an empty text without one."""
+    if isinstance(value, FunctionType):
+        # A function of a script has lost the name of its file in the processes of joblib, where
+        # its globals still have it.
+        file = value.__code__.co_filename
+        return _digest_of_file(file) or _digest_of_file(value.__globals__.get("__file__"))
+    if value.__module__ == "__main__":  # which is another one in the processes of joblib
         return ""
-    linecache.checkcache(filename)
-    return _digest("".join(linecache.getlines(filename)).encode())
+    return _digest_of_file(getattr(sys.modules.get(value.__module__), "__file__", None))
+
+
+def _digest_of_file(file):
+    if file is None or not os.path.isfile(file):
+        return ""
+    state = os.stat(file)
+    return _digest_of_file_as_it_is(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of_file_as_it_is(file, time, size):
+    return _digest(Path(file).read_bytes())

@@ -1,3 +1,5 @@
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -96,7 +98,12 @@ from functools import partial
 from sklearn_micranet._stack._keys import key_of
 
 class Callable:
-    pass
+    SIZES = (1, 2)
+
+class Static:
+    @staticmethod
+    def double(x):
+        return 2 * x
 
 def double(x):
     return 2 * x
@@ -104,7 +111,7 @@ def double(x):
 # notebook
 
 if __name__ == "__main__":
-    values = (double, partial(double, x=1), Callable(), Callable, {"b", "a", "c"})
+    values = (double, partial(double, x=1), Callable(), Callable, Static, {"b", "a", "c"})
     print([key_of(value) for value in values])
     print(joblib.Parallel(2)(joblib.delayed(key_of)(value) for value in values))
 """
@@ -133,6 +140,18 @@ def test_keys_are_the_same_in_every_process(tmp_path, is_notebook):
     assert len(set(lines)) == 1
 
 
+def test_the_file_of_a_script_that_runs_counts_in_every_process(tmp_path):
+    lines = []
+    for text in (SCRIPT, SCRIPT.replace("2 * x", "2*x")):  # the same code
+        (tmp_path / "script.py").write_text(text)
+        command = [sys.executable, str(tmp_path / "script.py")]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+        lines.append(ast.literal_eval(run.stdout.splitlines()[1]))
+    changed = [before != after for before, after in zip(*lines, strict=True)]
+    assert changed == [True, True, False, False, True, False]  # nothing of the others was edited
+
+
 def test_lambdas_differ_by_their_code():
     functions = [lambda x: x, lambda x: 2 * x, lambda x: 3 * x]
     assert len({key_of(function) for function in functions}) == 3
@@ -150,10 +169,25 @@ def augment(x):
 class Callable:
     def __call__(self, x):
         return helper(x)
+
+class Static:
+    @staticmethod
+    def augment(x):
+        return helper(x)
+
+class Class:
+    @classmethod
+    def augment(cls, x):
+        return helper(x)
+
+class Property:
+    @property
+    def augment(self):
+        return helper(self)
 """
 
 
-@pytest.mark.parametrize("name", ["augment", "Callable"])
+@pytest.mark.parametrize("name", ["augment", "Callable", "Static", "Class", "Property"])
 @pytest.mark.parametrize(
     "edit", [("(1, 2)", "(1, 3)"), ("x + SIZES", "x - SIZES"), ("1, 2", "1,2")]
 )
@@ -178,6 +212,40 @@ def test_what_a_function_reaches_in_its_module_counts():
     assert keys[0] == keys[1]
     assert keys[0][0] != keys[2][0]
     assert keys[0][1] != keys[2][1]
+
+
+@pytest.mark.parametrize("use", ["from helpers import helper", "import helpers"])
+def test_the_files_of_what_a_function_imports_count(tmp_path, monkeypatch, use):
+    monkeypatch.syspath_prepend(tmp_path)
+    call = "helper(x)" if "from" in use else "helpers.helper(x)"
+    text = f"{use}\n\ndef augment(x):\n    return {call}\n"
+    keys = []
+    for factor in (2, 2, 3):
+        (tmp_path / "helpers.py").write_text(f"def helper(x):\n    return {factor} * x\n")
+        namespace = {"__name__": "__main__"}
+        exec(compile(text, "<ipython-input-1>", "exec"), namespace)
+        keys.append(key_of(namespace["augment"]))
+        del sys.modules["helpers"]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_file_of_a_class_without_methods_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for sizes in ("(1, 2)", "(1, 2)", "(1, 3)"):
+        (tmp_path / "plain.py").write_text(f"class Sizes:\n    ALL = {sizes}\n")
+        keys.append(key_of(importlib.import_module("plain").Sizes))
+        del sys.modules["plain"]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_attributes_of_a_class_without_a_file_count():
+    keys = []
+    for sizes in ("(1, 2)", "(1, 2)", "(1, 3)"):
+        namespace = {"__name__": "__main__"}
+        exec(f"class Sizes:\n    ALL = {sizes}\n", namespace)
+        keys.append(key_of(namespace["Sizes"]))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def recursive(n):
