@@ -5,17 +5,19 @@ from torch import nn
 
 from ._shape import DEPTHS, n_filters_of
 
+DTYPE = torch.float32  # of images and weights, whatever the user has made torch's default
+
 
 class Depth(nn.Module):
     """Twice 3x3 convolution, batch normalisation and ReLU, at one resolution."""
 
     def __init__(self, n_in, n_out):
         super().__init__()
-        self.conv_a = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
-        self.norm_a = nn.BatchNorm2d(n_out)
+        self.conv_a = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1, dtype=DTYPE)
+        self.norm_a = nn.BatchNorm2d(n_out, dtype=DTYPE)
         self.relu_a = nn.ReLU(inplace=True)
-        self.conv_b = nn.Conv2d(n_out, n_out, kernel_size=3, padding=1)
-        self.norm_b = nn.BatchNorm2d(n_out)
+        self.conv_b = nn.Conv2d(n_out, n_out, kernel_size=3, padding=1, dtype=DTYPE)
+        self.norm_b = nn.BatchNorm2d(n_out, dtype=DTYPE)
         self.relu_b = nn.ReLU(inplace=True)
 
     def forward(self, x):
@@ -68,7 +70,7 @@ class MicraNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.global_pool = nn.AdaptiveMaxPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(n_in, n_outputs)
+        self.linear = nn.Linear(n_in, n_outputs, dtype=DTYPE)
 
     @property
     def depths(self):

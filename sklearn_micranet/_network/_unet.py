@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.nn import functional as F
 
-from ._module import Depth
+from ._module import DTYPE, Depth
 from ._shape import n_filters_of
 from ._weights import read_tensors, write_tensors
 
@@ -49,9 +49,11 @@ class UNet(nn.Module):
         pairs = list(zip([n_channels, *widths[:-1]], widths, strict=True))
         self.down = nn.ModuleList(Depth(n_in, n_out) for n_in, n_out in pairs)
         upwards = pairs[:0:-1]  # (filters above, filters below), from the smallest size
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in upwards)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, stride=2, dtype=DTYPE) for a, b in upwards
+        )
         self.merge = nn.ModuleList(Depth(2 * a, a) for a, _ in upwards)
-        self.head = nn.Conv2d(n_filters, n_maps, kernel_size=1)
+        self.head = nn.Conv2d(n_filters, n_maps, kernel_size=1, dtype=DTYPE)
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x):
