@@ -99,9 +99,10 @@ class MicraNetClassifier(NetworkClassifier):
         height, width), to another. Not on by default, because a flipped digit is another digit.
     class_weight : dict, list of dict, "balanced" or None, default=None
         Weights of the classes in the loss: ``{class label: weight}``, or "balanced" for weights
-        inversely proportional to the class frequencies. For multi-label targets a dict holds the
-        weight of each class where it is present (its *positive weight*), and a list holds a
-        dict ``{0: weight, 1: weight}`` for each class.
+        inversely proportional to the class frequencies. A label that no image has is left out, as
+        a fold may lack a rare class; a warning names it unless all others have a weight. For
+        multi-label targets a dict holds the weight of each class where it is present (its
+        *positive weight*), and a list holds a dict ``{0: weight, 1: weight}`` for each class.
     negatives_per_positive : float, default=None
         Ratio of unlabelled to positive images: each epoch consists of the images that contain a
         structure and, for each of them, so many images without any, drawn anew. ``None`` uses all

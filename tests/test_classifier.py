@@ -799,7 +799,7 @@ def test_unfitted(method):
     [
         ({"threshold": [0.5, 0.5]}, IMAGES, TARGETS["multiclass"], "threshold must be"),
         ({"n_filters": 3}, IMAGES, TARGETS["multiclass"], "filters at depth 1"),
-        ({"class_weight": {3: 1}}, IMAGES, TARGETS["multiclass"], "class_weight must"),
+        ({"class_weight": {1: -1}}, IMAGES, TARGETS["multiclass"], "class_weight must"),
         ({}, np.zeros((N, 16, 20, 3)), np.zeros(N), "one class"),
         ({}, IMAGES.reshape(N, -1), INDICATOR + 1, "indicator matrix"),
     ],

@@ -9,6 +9,8 @@ from sklearn.utils import compute_class_weight
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_micranet._stack._warnings import warn_user
+
 
 def is_balanced(class_weight):
     """Whether weights are to be worked out from the labels, those of one class at least."""
@@ -40,6 +42,7 @@ def class_weights(class_weight, targets, y):
                 'class_weight must be a dict {class label: weight}, "balanced" or None: the '
                 f"classes are {targets.classes.tolist()}. Got {class_weight!r} instead."
             )
+        class_weight = _known(class_weight, targets.classes.tolist())
         _check_weights(class_weight, targets.classes.tolist())
         weights = _of_labels(class_weight, targets.classes, y)
         if targets.kind == "binary":  # of the class that the logit does not stand for, and of it
@@ -64,6 +67,24 @@ def class_weights(class_weight, targets, y):
         _check_weights(of_class, [0, 1])
     columns = zip(class_weight, y.T, strict=True)
     return np.stack([_of_labels(weight, np.arange(2), column) for weight, column in columns], 1)
+
+
+def _known(class_weight, labels):
+    """Return the weights of labels that there are: a fold may lack a rare one.
+
+    Where all labels have a weight, as in scikit-learn, nothing can be misspelt.
+    """
+    if not isinstance(class_weight, Mapping):
+        return class_weight
+    known = {label: weight for label, weight in class_weight.items() if label in labels}
+    unknown = [label for label in class_weight if label not in known]
+    forgotten = [label for label in labels if label not in known]
+    if unknown and forgotten:
+        warn_user(
+            f"class_weight names {unknown}, which no image has, and leaves {forgotten} at 1. That "
+            "is right if these images merely lack a class, as a fold may."
+        )
+    return known
 
 
 def _check_weights(class_weight, labels):
