@@ -38,7 +38,7 @@ from ._training._convergence import warn_if_nothing_is_learned
 from ._training._data import check_epoch, check_trainable, labelled_images, split_off
 from ._training._loop import run_epochs
 from ._training._loss import WeightedLoss, class_weights, is_balanced
-from ._training._net import build_net, finish_net
+from ._training._net import build_net, finish_net, own_copies
 from ._training._schedule import training_callbacks
 from ._training._seeding import draw_seed, resolve_device, seeded
 
@@ -142,9 +142,12 @@ class MicraNetClassifier(NetworkClassifier):
         share a folder. Of functions and classes in `augmentation` and `callbacks` the whole file
         that defines them counts.
     callbacks : list of skorch callbacks, default=None
-        Run in addition to the schedule and early stopping. Of their state, only that of skorch's
-        schedules, scores and early stopping is part of a checkpoint; other callbacks are another
-        training.
+        Run in addition to the schedule and early stopping, as shallow copies, so that training
+        sets no attribute of the originals; ``net_.callbacks_`` holds the copies. Scores, such as
+        ``EpochScoring("accuracy")``, compare labels as the loss does: 0 and 1 (the structure) of a
+        binary problem, otherwise numbers of classes, or an indicator matrix. Of the state of
+        callbacks, only that of skorch's schedules, scores and early stopping is part of a
+        checkpoint; other callbacks are another training.
     random_state : int, RandomState instance or None, default=None
         Governs initial weights, validation split, batches, augmentation and dropout. Pass an
         int for reproducible results; ``None`` draws from NumPy's global random state. That of
@@ -155,7 +158,9 @@ class MicraNetClassifier(NetworkClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels; the column numbers for multi-label targets.
+        Class labels; the column numbers for multi-label targets. Of two labels that may be present
+        together ``[[0, 1], [0, 1]]``, the values of each: with two column numbers scikit-learn's
+        scorers would take the problem for a binary one, and read one column of probabilities.
     map_classes_ : ndarray of shape (n_maps,)
         Labels of the classes that have maps, in the order of the maps: all of an indicator
         matrix, of exclusive labels all but `background_label`.
@@ -404,10 +409,10 @@ class MicraNetClassifier(NetworkClassifier):
         first = not self.__sklearn_is_fitted__()
         if first:
             self._begin(X, y, classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        elif classes is not None and not np.array_equal(np.unique(classes), self._targets.classes):
             raise ValueError(
-                f"classes must be those of the first call, {self.classes_.tolist()}. Got {classes} "
-                "instead."
+                f"classes must be those of the first call, {self._targets.classes.tolist()}. Got "
+                f"{classes} instead."
             )
         images = self._read_images(X)
         data = labelled_images(images, self._read_labels(images, y), sample_weight)
@@ -422,7 +427,7 @@ class MicraNetClassifier(NetworkClassifier):
             if first:
                 initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
                 augment = make_augmenter(self.augmentation)
-                self.net_ = self._build_net(augment, initial, self.callbacks)
+                self.net_ = self._build_net(augment, initial, own_copies(self.callbacks))
             self.net_.set_params(lr=self.lr, batch_size=self.batch_size)
             run_epochs(self.net_, data, 1)
         self._finish()
@@ -438,11 +443,11 @@ class MicraNetClassifier(NetworkClassifier):
             as a whole or, if that fails, left as it was.
         """
         check_is_fitted(self)
-        background = self._targets.background
+        classes, background = self._targets.classes, self._targets.background
         metadata = {
             "kind": self._targets.kind,
-            "classes": self.classes_.tolist(),
-            "background_label": None if background is None else self.classes_[background].item(),
+            "classes": classes.tolist(),
+            "background_label": None if background is None else classes[background].item(),
             "image_shape": self.image_shape_,
             "threshold": np.asarray(self.threshold).tolist(),
         }
@@ -493,7 +498,8 @@ class MicraNetClassifier(NetworkClassifier):
         self._random_state = np.random.RandomState(draw_seed(self.random_state))
         self._weigh_classes(targets.classes)
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
-            self.net_ = self._build_net(make_augmenter(self.augmentation), weights, self.callbacks)
+            augment = make_augmenter(self.augmentation)
+            self.net_ = self._build_net(augment, weights, own_copies(self.callbacks))
         self.module_.eval()
         return self
 
@@ -557,7 +563,7 @@ class MicraNetClassifier(NetworkClassifier):
 
     def _set_targets(self, targets):
         targets.check_threshold(self.threshold)
-        self._targets, self.classes_ = targets, targets.classes
+        self._targets, self.classes_ = targets, targets.scorer_classes
 
     def _read_images(self, X):
         images = read_images(
@@ -632,7 +638,7 @@ class MicraNetClassifier(NetworkClassifier):
         return Checkpoint(Path(self.checkpoint_dir) / f"{key}.pt", seed, is_reproducible)
 
     def _callbacks_of_training(self, data, valid_data, checkpoint):
-        callbacks = list(self.callbacks or [])
+        callbacks = own_copies(self.callbacks)
         n_batches = len(BatchIterator(data, self.batch_size, **self._iteration()))
         monitor = "train_loss" if valid_data is None else "valid_loss"
         callbacks += training_callbacks(self, n_batches, monitor)
@@ -645,7 +651,7 @@ class MicraNetClassifier(NetworkClassifier):
         """Return the net; the random numbers of its weights are those of torch."""
         loss_weights = self.loss_weights_
         if loss_weights is None:
-            loss_weights = class_weights(None, self._targets, self.classes_)
+            loss_weights = class_weights(None, self._targets, self._targets.classes)
         network = {
             "n_channels": self.n_channels_in_,
             "n_outputs": self._targets.n_outputs,
@@ -661,10 +667,11 @@ class MicraNetClassifier(NetworkClassifier):
             lr=self.lr,
             batch_size=self.batch_size,
             device=device,
-            callbacks=callbacks or [],
+            callbacks=callbacks,
             verbose=self.verbose,
             valid_data=valid_data,
             augment=augment,
+            labelling={"targets": self._targets, "threshold": self.threshold},
             **self._iteration(),
         )
         if initial is not None:
@@ -676,7 +683,7 @@ class MicraNetClassifier(NetworkClassifier):
 
     def _finish(self):
         try:
-            finish_net(self.net_, self.callbacks or [])
+            finish_net(self.net_)
         except ValueError:
             forget(self)
             raise

@@ -41,7 +41,7 @@ from ._training._masks import (
     split_off_groups,
     with_maps,
 )
-from ._training._net import build_net, finish_net
+from ._training._net import build_net, finish_net, own_copies
 from ._training._schedule import training_callbacks
 from ._training._seeding import draw_seed, resolve_device, seeded
 
@@ -114,7 +114,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         Folder in which the state of the training is kept after every epoch, so that a training
         that was killed goes on, as in :class:`MicraNetClassifier`.
     callbacks : list of skorch callbacks, default=None
-        Run in addition to the schedule and early stopping.
+        Run in addition to the schedule and early stopping, as shallow copies.
     random_state : int, RandomState instance or None, default=None
         Governs initial weights, validation split, batches and augmentation. Pass an int for
         reproducible results; ``None`` draws from NumPy's global random state.
@@ -429,7 +429,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         augment = make_augmenter(self.augmentation)
         with seeded(random_state, resolve_device(self.device)):
             self._start_net(
-                sizes["n_channels"], sizes["n_maps"], augment, weights, self.callbacks or []
+                sizes["n_channels"], sizes["n_maps"], augment, weights, own_copies(self.callbacks)
             )
         self.module_.eval()
         return self
@@ -512,7 +512,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
     def _callbacks_of_training(self, data, valid_data, checkpoint):
         n_batches = len(BatchIterator(data, self.batch_size))
         monitor = "train_loss" if valid_data is None else "valid_loss"
-        callbacks = [*(self.callbacks or []), *training_callbacks(self, n_batches, monitor)]
+        callbacks = [*own_copies(self.callbacks), *training_callbacks(self, n_batches, monitor)]
         return callbacks if checkpoint is None else [*callbacks, ("checkpoint", checkpoint)]
 
     def _start_net(self, n_channels, n_maps, augment, initial, callbacks, valid_data=None):
@@ -545,7 +545,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
 
     def _finish(self):
         try:
-            finish_net(self.net_, self.callbacks or [])
+            finish_net(self.net_)
         except ValueError:
             forget(self)
             raise

@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 from skorch.callbacks import Callback
+from watched import Watched
 
 from sklearn_micranet import IntensityScaler, ThresholdSegmenter, UNetSegmenter
 from sklearn_micranet._stack._lazy_stack import LazyStack
@@ -116,7 +117,7 @@ def test_augmentation_keeps_images_and_masks_together():
     assert segmenter.fit(images, images > 0).score(turned, turned > 0) > 0.95
 
 
-class Seen(Callback):
+class Seen(Watched):
     """Remember the images of the last epoch, by their mean."""
 
     def on_epoch_begin(self, net, dataset_train, dataset_valid, **kwargs):

@@ -87,6 +87,24 @@ class Targets:
             return self.classes[[self.positive]]
         return self.classes[self.map_outputs]
 
+    @property
+    def scorer_classes(self):
+        """What scikit-learn's scorers read as `classes_`.
+
+        Two labels that may be present together would look like two classes that exclude each
+        other, and a scorer would read one column of the probabilities: each is told to be 0 or 1.
+        """
+        if self.kind == "multilabel" and self.n_outputs == 2:
+            return np.array([[0, 1], [0, 1]])
+        return self.classes
+
+    @property
+    def encoded(self):
+        """Targets of what `encode` returns."""
+        if self.kind == "binary":
+            return Targets("binary", np.arange(2), background=0)
+        return Targets(self.kind, np.arange(self.n_outputs), self.background)
+
     def check_maps(self):
         """Raise a ValueError if nobody has said which of two labels is the structure."""
         if self.kind == "binary" and self.background is None:
@@ -159,6 +177,16 @@ class Targets:
             columns = [1 - probabilities, probabilities]
             return np.hstack(columns if self.positive == 1 else columns[::-1])
         return probabilities
+
+    def log_probabilities(self, logits):
+        """Return the logarithm of the probability of each class, finite for any finite logit."""
+        if self.kind == "multiclass":
+            return log_softmax(logits, axis=1)
+        present = log_expit(logits)
+        if self.kind == "binary":
+            columns = [log_expit(-logits), present]
+            return np.hstack(columns if self.positive == 1 else columns[::-1])
+        return present
 
     def decision(self, logits):
         """Return the logits as scikit-learn has them: of a binary problem those of classes[1]."""

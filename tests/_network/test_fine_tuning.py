@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from skorch.callbacks import Callback
+from watched import Watched
 
 from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, PCAFeatureMap
 
@@ -54,7 +54,7 @@ def statistics_of(depths):
     return [f"depth{d}.norm_{half}.{t}" for d in depths for half in "ab" for t in STATISTICS]
 
 
-class Initial(Callback):
+class Initial(Watched):
     """Record the weights that a training starts from, and which depths it has in which mode."""
 
     def on_train_begin(self, net, **kwargs):

@@ -27,6 +27,7 @@ from skorch.callbacks import (
     Unfreezer,
 )
 from torch.optim.lr_scheduler import StepLR
+from watched import Watched
 
 from sklearn_micranet import MicraNetClassifier, MicraNetEnsemble
 from sklearn_micranet._network._module import MicraNet
@@ -69,7 +70,7 @@ def assert_same_training(classifier, expected):
             either.partial_fit(IMAGES, LABELS)
 
 
-class Stop(Callback):
+class Stop(Watched):
     """Count the epochs, and raise an error at an event of one of them."""
 
     def __init__(self, epoch=None, event="on_batch_end", error=ZeroDivisionError, losses=None):

@@ -7,6 +7,7 @@ import torch
 import tqdm
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, ProgressBar
+from watched import Watched
 
 from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._training import _schedule
@@ -36,7 +37,7 @@ def images_and_labels(n):
     return np.random.default_rng(0).random((n, 8, 8), dtype=np.float32) + y[:, None, None], y
 
 
-class Observer(Callback):
+class Observer(Watched):
     """Record weights and learning rates; replace the validation loss, if given, epoch by epoch."""
 
     def __init__(self, valid_losses=None):
