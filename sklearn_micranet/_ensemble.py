@@ -12,8 +12,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MicraNetClassifier
-from ._labels._splits import check_folds, stratified_splits
-from ._network_classifier import NetworkClassifier, warn_of_lost_checkpoints
+from ._labels._splits import check_folds, check_groups, stratified_splits
+from ._network_classifier import (
+    NetworkClassifier,
+    requests_with_those_of,
+    warn_of_lost_checkpoints,
+)
 from ._stack._lazy_stack import read_piecewise
 
 
@@ -34,8 +38,8 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
     cv : int, cross-validation splitter or iterable, default=None
         With it there is a network for each fold: trained on the other folds, and monitored on
         that one. ``None`` trains all networks on all images. The folds of an int are drawn so that
-        every class is represented evenly. Crops of one image belong in one fold: pass
-        ``list(GroupKFold().split(X, y, image_numbers))``.
+        every class is represented evenly; images of one of the `groups` of `fit`, such as crops
+        of one image, are in one fold.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Mean probability from which a class is predicted present, as in
         :class:`MicraNetClassifier`. The thresholds of the single networks are not used.
@@ -105,7 +109,7 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None):
         """Train the networks.
 
         Parameters
@@ -116,6 +120,13 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
             Labels or masks, as in :meth:`MicraNetClassifier.fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the images.
+        groups : array-like of shape (n_samples,), default=None
+            Images of one group, such as overlapping crops of one image, are not split between
+            training and validation: in no network, and with `cv` in no fold.
+        X_val : array-like, default=None
+            Validation images of all networks, as in :meth:`MicraNetClassifier.fit`; not with `cv`.
+        y_val : array-like, default=None
+            Labels or masks of X_val.
 
         Returns
         -------
@@ -127,27 +138,35 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
             If `estimator` is not a MicraNetClassifier.
         ValueError
             If X or y are not as described, or a fold leaves no image of a class, or no image
-            without it, to train on.
+            without it, to train on, or validation images are passed although `cv` chooses them.
         """
         if not isinstance(self.estimator, MicraNetClassifier):
             raise TypeError(
                 "estimator must be a MicraNetClassifier. Got "
                 f"{type(self.estimator).__name__} instead."
             )
+        if self.cv is not None and not (X_val is None and y_val is None):
+            raise ValueError(
+                "X_val must be None with cv, by which each network is monitored on a fold. Got "
+                "both instead: set cv=None to monitor all networks on X_val."
+            )
         warn_of_lost_checkpoints(self, "seeds")
         X = read_piecewise(X)
-        labels, targets = self._read_training(X, y)[1]
+        images, (labels, targets) = self._read_training(X, y)
+        groups = check_groups(groups, len(images))
         targets.check_threshold(self.threshold)
         random_state = check_random_state(self.random_state)
         parts = [(None, None)] * self.n_estimators
         if self.cv is not None:
             indicator = targets.indicator(labels)
-            parts = list(self._splits(X, labels, indicator, random_state))
+            parts = list(self._splits(X, labels, indicator, groups, random_state))
             check_folds(parts, indicator, targets.classes)
+        given = {"sample_weight": sample_weight, "groups": groups, "X_val": X_val, "y_val": y_val}
+        given = {name: value for name, value in given.items() if value is not None}
         seeds = random_state.randint(2**31, size=len(parts))
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_member)(
-                clone(self.estimator).set_params(random_state=int(seed)), X, y, sample_weight, *part
+                clone(self.estimator).set_params(random_state=int(seed)), X, y, given, *part
             )
             for seed, part in zip(seeds, parts, strict=True)
         )
@@ -191,21 +210,30 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         networks = tuple(network for member in members for network in member.networks)
         return replace(members[0], networks=networks, threshold=self.threshold)
 
-    def _splits(self, X, labels, indicator, random_state):
+    def get_metadata_routing(self):
+        """Return which parameters of `fit` are asked for: by this or by `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRequest
+        """
+        return requests_with_those_of(self, self.estimator)
+
+    def _splits(self, X, labels, indicator, groups, random_state):
         if not isinstance(self.cv, Integral):
-            return check_cv(self.cv).split(X, labels)
+            return check_cv(self.cv).split(X, labels, groups)
         # Of a class that most images contain, the images without it are those to be spread.
         is_frequent = 2 * indicator.sum(axis=0) > len(indicator)
-        return stratified_splits(indicator ^ is_frequent, self.cv, random_state)
+        return stratified_splits(indicator ^ is_frequent, self.cv, random_state, groups)
 
 
-def _fit_member(classifier, X, y, sample_weight, train, test):
+def _fit_member(classifier, X, y, given, train, test):
     """Fit a network on all images, or on some of them with the others to be monitored."""
     if train is None:
-        return classifier.fit(X, y, sample_weight)
+        return classifier.fit(X, y, **given)
     X_train, y_train, X_test, y_test = (
         _safe_indexing(data, part) for part in (train, test) for data in (X, y)
     )
-    if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight)[train]
-    return classifier.fit(X_train, y_train, sample_weight, X_val=X_test, y_val=y_test)
+    weights = given.get("sample_weight")
+    weights = None if weights is None else np.asarray(weights)[train]
+    return classifier.fit(X_train, y_train, weights, X_val=X_test, y_val=y_test)

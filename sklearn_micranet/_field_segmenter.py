@@ -25,7 +25,7 @@ from ._fields._scores import exact_logits, shared_logits
 from ._fields._sources import open_fields
 from ._fields._windows import (
     ScaledNetworks,
-    groups_parameter,
+    fit_with_groups,
     logits_of_windows,
     output_probabilities,
     pieces_of_windows,
@@ -33,6 +33,7 @@ from ._fields._windows import (
 )
 from ._hungarian_detector import HungarianDetector
 from ._intensity_scaler import IntensityScaler
+from ._labels._splits import check_groups
 from ._network._shape import STRIDE
 from ._network._windows import HALO, WindowNetworks
 from ._network_classifier import classifier_explained_by, forget
@@ -214,7 +215,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, fields, y=None):
+    def fit(self, fields, y=None, *, groups=None):
         """Fit the estimator on the windows of fields.
 
         Parameters
@@ -225,6 +226,9 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             What `annotation` says, as in :func:`~sklearn_micranet.images.extract_crops`. The
             network sees which classes a window contains, never where. ``None`` if the estimator
             is frozen.
+        groups : array-like of shape (n_fields,), default=None
+            Windows of the fields of one group, such as those of one slide, are together either
+            trained on or monitored. ``None`` makes each field a group.
 
         Returns
         -------
@@ -244,10 +248,13 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         given = {} if y is None else {self.annotation: y}
         crops = extract_crops(fields, size=self.size, step=self._step(), **given)
         forget(self)
-        groups = groups_parameter(self.estimator)
         # Windows of one field are alike: they are not to be monitored by others of it.
-        by_field = {} if groups is None or len(fields) == 1 else {groups: crops.groups}
-        self.estimator_ = clone(self.estimator).fit(crops.images, crops.labels, **by_field)
+        if groups is not None:
+            groups = check_groups(groups, len(fields))[crops.groups]
+        elif len(fields) > 1:
+            groups = crops.groups
+        estimator = clone(self.estimator)
+        self.estimator_ = fit_with_groups(estimator, crops.images, crops.labels, groups)
         if not self.exact:
             self._fit_heads(fields)
         return self

@@ -15,7 +15,7 @@ from . import __version__
 from ._network._input import equal_sizes, in_fitting_parts, to_tensor
 from ._network._local_maps import FoldedNetwork, forward, local_maps
 from ._network._shape import IMAGE_LAYER, LAYER_NAMES
-from ._network_classifier import classifier_explained_by
+from ._network_classifier import classifier_explained_by, routed_to_estimator, router_of
 from ._stack._keys import key_of, key_of_array
 from ._stack._lazy_stack import LazyStack
 
@@ -131,7 +131,8 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
                 (n_samples, n_classes, height, width)
             Labels or masks, as in :meth:`MicraNetClassifier.fit`.
         **fit_params : dict
-            Passed to the `fit` of the classifier, such as ``sample_weight``.
+            Passed to the `fit` of the classifier, such as ``sample_weight``. With scikit-learn's
+            metadata routing, what its `set_fit_request` asks for.
 
         Returns
         -------
@@ -145,7 +146,8 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         _, classifier = classifier_explained_by(self.estimator)
         if not isinstance(self.estimator, FrozenEstimator):
             classifier._refuse_ambiguous(y)
-        self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
+        routed = routed_to_estimator(self, fit_params)
+        self.estimator_ = clone(self.estimator).fit(X, y, **routed)
         return self
 
     def transform(self, X):
@@ -188,6 +190,15 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         maps = small_maps.map(full, item_shape=item_shape, layer_names=names)
         maps.class_names = tuple(explained.targets.map_classes.tolist())
         return maps
+
+    def get_metadata_routing(self):
+        """Return how parameters of `fit` travel on to `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+        """
+        return router_of(self)
 
     @property
     def map_classes_(self):

@@ -15,7 +15,7 @@ from ._guided._reader import BOTH, Guide, Reader, one_by_one, survives_half_turn
 from ._guided._recipe import learn, survey
 from ._labels._labels import read_y
 from ._labels._masks import are_masks
-from ._network_classifier import classifier_explained_by, forget
+from ._network_classifier import classifier_explained_by, forget, routed_to_estimator, router_of
 from ._stack._lazy_stack import LazyStack
 
 _N_TURNED = 100  # images, on which it is tried whether the labels survive a half turn
@@ -178,7 +178,8 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
             a frozen classifier ``None`` stands for the labels that it predicts, and the masks of
             mutually exclusive classes are legal, too: one channel for each class that has a map.
         **fit_params : dict
-            Passed to the `fit` of the classifier, such as ``sample_weight``.
+            Passed to the `fit` of the classifier, such as ``sample_weight``. With scikit-learn's
+            metadata routing, what its `set_fit_request` asks for.
 
         Returns
         -------
@@ -196,7 +197,8 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         if not isinstance(self.estimator, FrozenEstimator):
             classifier._refuse_ambiguous(y)
         forget(self)
-        self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
+        routed = routed_to_estimator(self, fit_params)
+        self.estimator_ = clone(self.estimator).fit(X, y, **routed)
         reader, images = self._read(X)
         present = None if y is None else self._present(reader.explained.targets, images, y)
         self._learn(reader, images.stack, present)
@@ -288,6 +290,15 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "area_")  # the last that is learned
+
+    def get_metadata_routing(self):
+        """Return how parameters of `fit` travel on to `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+        """
+        return router_of(self)
 
     @property
     def map_classes_(self):

@@ -5,10 +5,17 @@ from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    get_routing_for_object,
+    process_routing,
+)
 from sklearn.utils.validation import check_is_fitted
 
 from ._labels._masks import are_masks
@@ -90,6 +97,35 @@ def warn_of_lost_checkpoints(wrapper, drawn):
         )
 
 
+def requests_with_those_of(outer, estimator):
+    """Return the metadata requests of a wrapper that hands all that it is given to a network.
+
+    What the network asks for, the wrapper asks for, unless it was told otherwise itself.
+    """
+    own, inner = outer._get_metadata_request(), get_routing_for_object(estimator)
+    for method in ("fit", "score"):
+        requests = getattr(own, method)
+        for name, alias in getattr(inner, method).requests.items():
+            if requests.requests.get(name) is None:
+                requests.add_request(param=name, alias=alias)
+    return own
+
+
+def router_of(wrapper):
+    """Return how what is passed to the `fit` of a wrapper travels on to that of its estimator."""
+    mapping = MethodMapping().add(caller="fit", callee="fit")
+    if hasattr(wrapper, "fit_transform"):
+        mapping.add(caller="fit_transform", callee="fit")
+    return MetadataRouter(owner=wrapper).add(estimator=wrapper.estimator, method_mapping=mapping)
+
+
+def routed_to_estimator(wrapper, fit_params):
+    """Return the parameters of the `fit` of the estimator; all that are given without routing."""
+    if not get_config()["enable_metadata_routing"]:
+        return fit_params
+    return process_routing(wrapper, "fit", **fit_params).estimator.fit
+
+
 class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of the classifiers of images.
 
@@ -169,6 +205,22 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """
         logits = self._logits_of(X)
         return self._targets.probabilities(logits)
+
+    def predict_log_proba(self, X):
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like, or list of n_samples ndarray
+            Images, as in `decision_function`.
+
+        Returns
+        -------
+        log_probabilities : float32 ndarray of shape (n_samples, n_classes)
+            Natural logarithms, at most 0; finite also where `predict_proba` is 0.
+        """
+        logits = self._logits_of(X)
+        return self._targets.log_probabilities(logits)
 
     def predict(self, X):
         """Predict the classes that an image contains.

@@ -4,6 +4,7 @@ from copy import copy
 from numbers import Integral, Real
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
@@ -13,11 +14,23 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from ._fields._windows import groups_parameter
 from ._labels._labels import Labels, read_plain_labels
 from ._labels._masks import are_masks
-from ._labels._splits import split_off_validation, stratified_splits
+from ._labels._splits import (
+    check_groups,
+    check_weights,
+    split_off_validation,
+    stratified_splits,
+)
 from ._labels._targets import Targets
-from ._network_classifier import NetworkClassifier, warn_of_lost_checkpoints
+from ._network_classifier import (
+    NetworkClassifier,
+    requests_with_those_of,
+    routed_to_estimator,
+    router_of,
+    warn_of_lost_checkpoints,
+)
 from ._stack._lazy_stack import read_piecewise
 from ._stack._sources import n_samples
 
@@ -59,7 +72,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         What a threshold is chosen for. "balanced_accuracy" also maximises Youden's J. Precision
         and recall alone are no choice: one finds the most certain image, the other all images. A
         callable ``score(y_true, y_pred)`` gets vectors of 0 and 1 and returns a number that is
-        larger the better, such as a function of :mod:`sklearn.metrics`.
+        larger the better, such as a function of :mod:`sklearn.metrics`. It also gets
+        ``sample_weight`` if the weights of the images differ.
     thresholds : int or array-like of probabilities, default=100
         Candidates for each class. A number of them is spread evenly over the held-out images that
         contain the class, from the least to the most probable one, so that rare classes and
@@ -71,8 +85,11 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         - int: each of so many folds once, drawn so that every class is represented evenly;
           ``None`` is 5 folds.
         - float in (0, 1): a share of the images, drawn likewise.
-        - splitter or iterable of (train, test) indices: as in scikit-learn. Crops of one image
-          belong in one fold: pass ``list(GroupKFold().split(X, y, image_numbers))``.
+        - splitter or iterable of (train, test) indices: as in scikit-learn.
+
+          Images of one of the `groups` of `fit`, such as crops of one image, are in one fold if
+          `cv` is a number or a splitter that heeds them, such as
+          :class:`sklearn.model_selection.GroupKFold`.
         - "prefit": all images; `estimator` is fitted already and used as it is. Freeze it instead
           where this is cloned, as by a grid search.
     refit : bool, default=True
@@ -100,7 +117,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     cv_results_ : dict of float ndarrays of shape (n_classes, n_thresholds)
         "thresholds", in ascending order, and their "scores"; NaN where there are none.
     classes_ : ndarray of shape (n_classes,)
-        Class labels; the column numbers for multi-label targets.
+        Class labels; the column numbers for multi-label targets; of two labels that may be present
+        together ``[[0, 1], [0, 1]]``, as of :class:`MicraNetClassifier`.
     n_features_in_ : int
         Number of features, if `estimator_` has it.
 
@@ -163,7 +181,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None, *, groups=None, X_val=None, y_val=None, **fit_params):
         """Tune the thresholds on held-out images, and fit the classifier.
 
         Parameters
@@ -175,6 +193,17 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
                 (n_samples, n_classes, height, width)
             Labels of two classes, or an indicator matrix. Masks are legal if `estimator` is a
             network or an ensemble: they are reduced to labels by its `min_coverage`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights >= 0 of the images in training and in the scores of the thresholds.
+        groups : array-like of shape (n_samples,), default=None
+            Images of one group, such as overlapping crops of one image, are not split between
+            training and tuning. They are passed on to an `estimator` whose `fit` has `groups`.
+        X_val, y_val : array-like, default=None
+            Validation images of the training, and their labels, passed on as they are.
+        **fit_params : dict
+            Passed to the `fit` of `estimator`, of each fold what has an entry for each image. With
+            scikit-learn's metadata routing, an `estimator` that is no network gets what its
+            `set_fit_request` asks for. If it is fitted already, only `sample_weight` is used.
 
         Returns
         -------
@@ -183,8 +212,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Raises
         ------
         ValueError
-            If there are more than two mutually exclusive classes, or no images can be held out as
-            `cv` says.
+            If there are more than two mutually exclusive classes, no images can be held out as
+            `cv` says, or weights are not as described.
         NotFittedError
             If `cv` is "prefit" or `estimator` frozen, and it is not fitted.
         """
@@ -200,12 +229,20 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         elif self.cv is None or isinstance(self.cv, Real):
             warn_of_lost_checkpoints(self, "folds")
         y, self._targets = self._read_training(X, y, is_prefit)
+        weights = check_weights(sample_weight, n_samples(X))
         if is_prefit:
-            estimator, y_held_out = self.estimator, y
+            estimator, held_out = self.estimator, np.arange(len(y))
             probabilities = _probabilities(estimator, X, self._targets)
         else:
-            estimator, probabilities, y_held_out = self._hold_out(X, y)
-        self._tune(self._targets.encode(y_held_out).astype(bool), probabilities, thresholds)
+            groups = check_groups(groups, n_samples(X))
+            given = {"sample_weight": weights, "groups": groups, "X_val": X_val, "y_val": y_val}
+            given = {name: value for name, value in given.items() if value is not None}
+            fit_params = self._routed(given | fit_params)
+            estimator, probabilities, held_out = self._hold_out(X, y, groups, fit_params)
+        present = self._targets.encode(y[held_out]).astype(bool)
+        self._tune(
+            present, probabilities, thresholds, None if weights is None else weights[held_out]
+        )
         self.estimator_ = estimator
         if isinstance(_thawed(estimator), NetworkClassifier):
             # A copy: a classifier that was fitted already must not be changed.
@@ -246,6 +283,27 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
+    def predict_log_proba(self, X):
+        """Return the logarithm of the probabilities, in the layout of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Images, or what else `estimator` was fitted on.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            Natural logarithms. A list of them for some multi-label classifiers of scikit-learn.
+        """
+        check_is_fitted(self)
+        if hasattr(self.estimator_, "predict_log_proba"):
+            return self.estimator_.predict_log_proba(X)
+        probabilities = self.estimator_.predict_proba(X)
+        with np.errstate(divide="ignore"):
+            is_list = isinstance(probabilities, list)
+            return [np.log(p) for p in probabilities] if is_list else np.log(probabilities)
+
     @available_if(_decides)
     def decision_function(self, X):
         """Return the decision function of the fitted classifier, which knows no thresholds.
@@ -262,7 +320,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         check_is_fitted(self)
         return self.estimator_.decision_function(X)
 
-    def score(self, X, y):
+    def score(self, X, y, sample_weight=None):
         """Return the accuracy of the predicted labels.
 
         For multi-label targets this is the share of images whose labels are all right, as
@@ -274,6 +332,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             Images, or what else `estimator` was fitted on.
         y : array-like
             True labels or masks, as in `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images.
 
         Returns
         -------
@@ -281,12 +341,24 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         """
         check_is_fitted(self)
         if isinstance(self.estimator_, NetworkClassifier):
-            return self.estimator_.score(X, y)
-        return super().score(X, y)
+            return self.estimator_.score(X, y, sample_weight)
+        return super().score(X, y, sample_weight)
+
+    def get_metadata_routing(self):
+        """Return how parameters of `fit` are used here and travel on to `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRequest or MetadataRouter
+            Of a network, this asks for what the network asks for.
+        """
+        if isinstance(_thawed(self.estimator), NetworkClassifier):
+            return requests_with_those_of(self, self.estimator)
+        return router_of(self).add_self_request(self)
 
     @property
     def classes_(self):
-        return self._targets.classes
+        return self._targets.scorer_classes
 
     @property
     def n_features_in_(self):
@@ -354,9 +426,18 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _read_labels(self, images, y):
         return _thawed(self.estimator_)._read_labels(images, y)
 
-    def _hold_out(self, X, y):
-        """Return the fitted classifier, and the probabilities and labels of held-out images."""
-        splits = list(self._splits(X, y))
+    def _routed(self, given):
+        """Return the parameters of the `fit` of the classifier."""
+        if isinstance(self.estimator, NetworkClassifier):
+            return given
+        if get_config()["enable_metadata_routing"]:
+            return routed_to_estimator(self, given)
+        groups, name = given.pop("groups", None), groups_parameter(self.estimator)
+        return given if groups is None or name is None else {name: groups} | given
+
+    def _hold_out(self, X, y, groups, fit_params):
+        """Return the fitted classifier, and the probabilities and indices of held-out images."""
+        splits = list(self._splits(X, y, groups))
         if not self.refit and len(splits) > 1:
             raise ValueError(
                 "cv must hold out images once if refit=False, for example cv=0.2. Got "
@@ -365,24 +446,31 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         fitted, probabilities = zip(
             *Parallel(n_jobs=self.n_jobs)(
                 delayed(_fit_and_hold_out)(
-                    clone(self.estimator), X, y, train, test, self._targets, not self.refit
+                    clone(self.estimator),
+                    X,
+                    y,
+                    fit_params,
+                    train,
+                    test,
+                    self._targets,
+                    not self.refit,
                 )
                 for train, test in splits
             ),
             strict=True,
         )
-        estimator = clone(self.estimator).fit(X, y) if self.refit else fitted[0]
-        y_held_out = np.concatenate([y[test] for _, test in splits])
-        return estimator, np.concatenate(probabilities), y_held_out
+        estimator = clone(self.estimator).fit(X, y, **fit_params) if self.refit else fitted[0]
+        held_out = np.concatenate([np.arange(len(y))[test] for _, test in splits])
+        return estimator, np.concatenate(probabilities), held_out
 
-    def _splits(self, X, y):
+    def _splits(self, X, y, groups):
         if not (self.cv is None or isinstance(self.cv, Real)):
-            return check_cv(self.cv, y, classifier=True).split(X, y)
+            return check_cv(self.cv, y, classifier=True).split(X, y, groups)
         indicator = self._targets.indicator(y)
         random_state = check_random_state(self.random_state)
         if self.cv is None or isinstance(self.cv, Integral):
-            return stratified_splits(indicator, self.cv or 5, random_state)
-        train, test = split_off_validation(indicator, self.cv, random_state)
+            return stratified_splits(indicator, self.cv or 5, random_state, groups)
+        train, test = split_off_validation(indicator, self.cv, random_state, groups)
         if not len(test):
             raise ValueError(
                 "cv must hold out at least one image and leave two to train on. Got a share of "
@@ -390,14 +478,18 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             )
         return [(train, test)]
 
-    def _tune(self, present, probabilities, thresholds):
-        """Choose the thresholds; both arrays are of shape (n_samples, n_outputs)."""
+    def _tune(self, present, probabilities, thresholds, weights):
+        """Choose the thresholds; the first two arrays are of shape (n_samples, n_outputs)."""
+        if weights is None:
+            weights = np.ones(len(present), dtype=int)
+        counts = weights > 0
+        present, probabilities, weights = present[counts], probabilities[counts], weights[counts]
         classifier = _thawed(self.estimator)
         default = classifier.threshold if isinstance(classifier, NetworkClassifier) else 0.5
         self.best_thresholds_ = np.array(np.broadcast_to(default, present.shape[1]), dtype=float)
         self.best_scores_ = np.full(present.shape[1], np.nan)
         curves = [
-            _curve(*column, thresholds, self.scoring)
+            _curve(*column, thresholds, self.scoring, weights)
             for column in zip(present.T, probabilities.T, strict=True)
         ]
         for k, (candidates, scores) in enumerate(curves):
@@ -412,11 +504,21 @@ def _thawed(estimator):
     return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
 
 
-def _fit_and_hold_out(estimator, X, y, train, test, targets, keep):
+def _fit_and_hold_out(estimator, X, y, fit_params, train, test, targets, keep):
     """Fit on the training images; return the classifier, if it is to be kept, and what it says."""
-    estimator.fit(*(_safe_indexing(data, train) for data in (X, y)))
+    fit_params = {k: _of_rows(k, value, len(y), train) for k, value in fit_params.items()}
+    estimator.fit(*(_safe_indexing(data, train) for data in (X, y)), **fit_params)
     X_test = _safe_indexing(X, test)
     return estimator if keep else None, _probabilities(estimator, X_test, targets)
+
+
+def _of_rows(name, value, n_rows, rows):
+    """Return the entries of some images, if there is one for each and they are not others."""
+    is_of_others = name.endswith(("X_val", "y_val"))
+    has_rows = hasattr(value, "shape") or isinstance(value, list | tuple)
+    if is_of_others or not has_rows or n_samples(value) != n_rows:
+        return value
+    return _safe_indexing(value, rows)
 
 
 def _probabilities(estimator, X, targets):
@@ -452,7 +554,7 @@ def _check_thresholds(thresholds):
     return np.unique(thresholds)
 
 
-def _curve(present, probabilities, thresholds, scoring):
+def _curve(present, probabilities, thresholds, scoring, weights):
     """Return the candidates for one class, and their scores: NaN if there is nothing to tune."""
     if isinstance(thresholds, Integral) and present.any():
         thresholds = _candidates(present, probabilities, thresholds)
@@ -460,7 +562,7 @@ def _curve(present, probabilities, thresholds, scoring):
         thresholds = np.full(thresholds, np.nan)
     if present.all() or not present.any():
         return thresholds, np.full(len(thresholds), np.nan)
-    return thresholds, _scores(present, probabilities, thresholds, scoring)
+    return thresholds, _scores(present, probabilities, thresholds, scoring, weights)
 
 
 def _candidates(present, probabilities, n_thresholds):
@@ -475,17 +577,20 @@ def _candidates(present, probabilities, n_thresholds):
     return (lower + positive) / 2
 
 
-def _scores(present, probabilities, thresholds, scoring):
+def _scores(present, probabilities, thresholds, scoring, weights):
     """Return the score of each threshold for one class."""
     thresholds = thresholds.astype(probabilities.dtype)  # compared as in `predict`
     if callable(scoring):
         y_true = present.astype(int)
-        return np.array([scoring(y_true, (probabilities >= t).astype(int)) for t in thresholds])
+        named = {} if (weights == weights[:1]).all() else {"sample_weight": weights}
+        predictions = ((probabilities >= t).astype(int) for t in thresholds)
+        return np.array([scoring(y_true, y_pred, **named) for y_pred in predictions])
     order = np.argsort(probabilities)
     n_absent = np.searchsorted(probabilities[order], thresholds)  # predicted absent
-    fn = np.append(0, np.cumsum(present[order]))[n_absent]
-    tp = present.sum() - fn
-    return _SCORES[scoring](tp, len(present) - n_absent - tp, fn, n_absent - fn)
+    absent = np.append(0, np.cumsum(weights[order]))
+    fn = np.append(0, np.cumsum((weights * present)[order]))
+    tp, fn, absent_of = fn[-1] - fn[n_absent], fn[n_absent], absent[n_absent]
+    return _SCORES[scoring](tp, absent[-1] - absent_of - tp, fn, absent_of - fn)
 
 
 def _middle_of_best(thresholds, scores):

@@ -2,6 +2,8 @@
 
 import numpy as np
 from scipy import ndimage
+from sklearn import get_config
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_micranet._stack._kept import kept
@@ -130,10 +132,34 @@ def step_key(step):
 
 def groups_parameter(estimator):
     """Return the name by which the groups of the images reach the classifier, None if none does."""
+    return _groups_parameter(estimator)[0]
+
+
+def fit_with_groups(estimator, X, y, groups):
+    """Fit an estimator, whose classifier is given the groups of the images if it takes any.
+
+    With scikit-learn's metadata routing, the classifier is made to ask for them unless it was told
+    otherwise.
+    """
+    name, classifier = _groups_parameter(estimator)
+    if groups is None or name is None:
+        return estimator.fit(X, y)
+    if get_config()["enable_metadata_routing"] and classifier is not estimator:
+        asked = get_routing_for_object(classifier).fit.requests.get("groups")
+        if asked is None:
+            classifier.set_fit_request(groups=True)
+        name = asked if isinstance(asked, str) else "groups"
+        if asked is False:
+            return estimator.fit(X, y)
+    return estimator.fit(X, y, **{name: groups})
+
+
+def _groups_parameter(estimator):
     if has_fit_parameter(estimator, "groups"):
-        return "groups"
+        return "groups", estimator
     for name, step in getattr(estimator, "steps", ()):
-        if (found := groups_parameter(step)) is not None:
-            return f"{name}__{found}"
+        found, classifier = _groups_parameter(step)
+        if found is not None:
+            return f"{name}__{found}", classifier
     inner = getattr(estimator, "estimator", None)
-    return None if inner is None else groups_parameter(inner)
+    return (None, None) if inner is None else _groups_parameter(inner)

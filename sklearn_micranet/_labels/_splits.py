@@ -16,6 +16,19 @@ def check_groups(groups, n_samples):
     return groups
 
 
+def check_weights(sample_weight, n_samples):
+    """Return the weights of samples as an array of float; None stays None."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.shape != (n_samples,) or not ((weights >= 0) & (weights < np.inf)).all():
+        raise ValueError(
+            f"sample_weight must hold one finite weight >= 0 for each of the {n_samples} images. "
+            f"Got {sample_weight!r:.80} instead."
+        )
+    return weights
+
+
 def split_off_validation(indicator, fraction, random_state, groups=None):
     """Set aside a share of the samples of every class.
 
@@ -46,9 +59,7 @@ def split_off_validation(indicator, fraction, random_state, groups=None):
        :doi:`10.1007/978-3-642-23808-6_10`
     """
     if groups is not None:
-        names, number = np.unique(groups, return_inverse=True)
-        of_groups = np.zeros((len(names), indicator.shape[1]), dtype=bool)
-        np.logical_or.at(of_groups, number, indicator)
+        of_groups, number = _indicator_of_groups(indicator, groups)
         is_valid = np.isin(number, split_off_validation(of_groups, fraction, random_state)[1])
         return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
     n_samples = len(indicator)
@@ -71,17 +82,33 @@ def split_off_validation(indicator, fraction, random_state, groups=None):
     return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
 
 
-def stratified_splits(indicator, n_folds, random_state):
-    """Return (train, test) indices of folds in which every class is represented evenly."""
+def _indicator_of_groups(indicator, groups):
+    """Return which classes each group contains, and the number of the group of each sample."""
+    names, number = np.unique(groups, return_inverse=True)
+    of_groups = np.zeros((len(names), indicator.shape[1]), dtype=bool)
+    np.logical_or.at(of_groups, number, indicator)
+    return of_groups, number
+
+
+def stratified_splits(indicator, n_folds, random_state, groups=None):
+    """Return (train, test) indices of folds in which every class is represented evenly.
+
+    Samples of one group, such as crops of one image, are in one fold.
+    """
+    if groups is not None:
+        of_groups, number = _indicator_of_groups(indicator, groups)
+        parts = stratified_splits(of_groups, n_folds, random_state)
+        return [tuple(np.flatnonzero(np.isin(number, part)) for part in pair) for pair in parts]
     everything = left = np.arange(len(indicator))
     if len(left) < max(n_folds, 3):
         raise ValueError(
-            "cv must not be more folds than there are images, at least three. Got "
-            f"{n_folds} folds of {len(left)} image(s) instead."
+            "cv must not be more folds than there are images, or groups of them, at least three. "
+            f"Got {n_folds} folds of {len(left)} instead."
         )
     folds = []
     for n_left in range(n_folds, 1, -1):
-        kept, drawn = split_off_validation(indicator[left], 1 / n_left, random_state)
+        fraction = 1 / 3 if len(left) == 3 else 1 / n_left  # of three, a half would leave one
+        kept, drawn = split_off_validation(indicator[left], fraction, random_state)
         folds.append(left[drawn])
         left = left[kept]
     # Two images are never split: the last two of as many folds as images are one.
