@@ -339,6 +339,10 @@ class MicraNetClassifier(NetworkClassifier):
 
         Warns
         -----
+        UserWarning
+            If overlapping crops are both trained on and monitored, for lack of `groups`: of crops
+            cut by :func:`~sklearn_micranet.images.extract_crops`, or among the first 256 images in
+            memory of which two share rows or columns.
         ConvergenceWarning
             If the network that was kept predicts hardly better than the class frequencies.
         """

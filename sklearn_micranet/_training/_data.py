@@ -5,6 +5,7 @@ import torch
 from sklearn.utils import check_array
 from torch.utils.data import Dataset
 
+from sklearn_micranet._labels._overlap import warn_of_overlap
 from sklearn_micranet._labels._splits import split_off_validation
 from sklearn_micranet._network._input import to_tensor
 from sklearn_micranet._network._shape import MIN_SIZE
@@ -128,6 +129,8 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state, grou
     train, valid = split_off_validation(indicator, fraction, random_state, groups)
     if not len(valid):
         return data, None
+    if groups is None:
+        warn_of_overlap(data.images, data.indices[train], data.indices[valid])
     valid_data = data.subset(valid)
     if negatives_per_positive is not None:
         drawn = draw_negatives(

@@ -5,6 +5,7 @@ from skimage.morphology import isotropic_dilation
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_micranet._labels._overlap import warn_of_overlap
 from sklearn_micranet._labels._splits import split_off_validation
 from sklearn_micranet.metrics._regions import as_masks
 
@@ -125,4 +126,6 @@ def split_off_groups(data, fraction, groups, random_state):
     """
     contains = data.targets.flatten(2).any(dim=2).numpy()
     train, valid = split_off_validation(contains, fraction, random_state, groups)
+    if groups is None and len(valid):
+        warn_of_overlap(data.images, data.indices[train], data.indices[valid])
     return (data.subset(train), data.subset(valid)) if len(valid) else (data, None)

@@ -109,6 +109,15 @@ class CutCrops:
         self.image_shapes = image_shapes
         self.dtype = dtype
 
+    def share_pixels(self, positions, others):
+        """Whether a crop at one of the positions shares a pixel with one of the others."""
+        sides = np.array(self.size)
+        # In units of a crop, and each image far from the others.
+        far = 2 * (np.max(np.array(self.image_shapes) / sides) + 2)
+        scaled = [part * np.array([far, *(1 / sides)]) for part in (positions, others)]
+        distances, _ = KDTree(scaled[0]).query(scaled[1], p=np.inf)
+        return bool(distances.min() < 1 - 1e-9)
+
     def __call__(self, positions):
         crops, opened = [None] * len(positions), None
         for place in np.argsort(positions[:, 0], kind="stable"):  # opens each image once
