@@ -46,5 +46,14 @@ def take(source, indices):
         part = source[indices]
     else:  # HDF5 reads increasing indices only, and Zarr has an indexer of its own
         unique, inverse = np.unique(indices, return_inverse=True)
-        part = np.asarray(getattr(source, "oindex", source)[unique])[inverse]
+        try:
+            part = np.asarray(getattr(source, "oindex", source)[unique])[inverse]
+        except (IndexError, NotImplementedError, TypeError, ValueError):
+            part = _read_runs(source, unique)[inverse]
     return np.asarray(part)
+
+
+def _read_runs(source, indices):
+    """Read ascending indices of an array that knows slices only, each run of them at once."""
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return np.concatenate([source[int(run[0]) : int(run[-1]) + 1] for run in runs])

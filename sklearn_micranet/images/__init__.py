@@ -4,6 +4,7 @@ from importlib import import_module
 
 _MODULES = {
     "read_images": "_read_images",
+    "as_stack": "_as_stack",
     "extract_crops": "_extract_crops",
     "stitch_crops": "_stitch_crops",
     "measure_objects": "_measure_objects",

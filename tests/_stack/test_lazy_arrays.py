@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import zarr
 from numpy.testing import assert_array_equal
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from sklearn_micranet import (
     GradCAMFeatureTransformer,
     IntensityScaler,
     MicraNetClassifier,
+    MicraNetEnsemble,
     PCAFeatureMap,
     ThresholdSegmenter,
 )
 from sklearn_micranet._stack._lazy_stack import LazyStack
-from sklearn_micranet.images import extract_crops
+from sklearn_micranet._tuned_thresholds_classifier import TunedThresholdsClassifierCV
+from sklearn_micranet.images import as_stack, extract_crops
 
 N_IMAGES = 40
 
@@ -66,11 +69,26 @@ def library_array(name, images, folder):
         )
         array[:] = images
         return array
+    if name == "sliced":
+        return Sliced(images)
     if name == "dask":
         return dask_array.from_array(images, chunks=(4, 16, 16))
     with h5py.File(folder / "images.h5", "w") as file:
         file["images"] = images
     return h5py.File(folder / "images.h5")["images"]
+
+
+class Sliced:
+    """An array that knows slices only, as h5py's would without its own indexing of lists."""
+
+    def __init__(self, array):
+        self._array = array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key):
+        if not isinstance(key, slice):
+            raise TypeError(f"Only slices are legal. Got {type(key).__name__} instead.")
+        return self._array[key]
 
 
 def pipeline(*before):
@@ -133,3 +151,43 @@ def test_arrays_of_other_libraries(name, tmp_path):
     assert_array_equal(masks, pipeline().fit(images, labels).predict(images))
     crops = extract_crops(array, size=8, masks=array)
     assert_array_equal(crops.images, extract_crops(images, size=8).images)
+
+
+def network():
+    return MicraNetClassifier(n_filters=2, max_epochs=2, batch_size=8, random_state=0)
+
+
+@pytest.mark.parametrize("name", ["zarr", "dask", "h5py", "sliced"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rows_of_arrays_of_other_libraries(name, tmp_path):
+    images, labels = images_and_labels()
+    array = library_array(name, images, tmp_path)
+    for fit in (
+        network().fit,
+        MicraNetEnsemble(network(), cv=2, random_state=0).fit,
+        TunedThresholdsClassifierCV(network(), cv=2, random_state=0).fit,
+    ):
+        expected = fit(images, labels).predict_proba(images)
+        assert_array_equal(fit(array, labels).predict_proba(array), expected)
+
+
+@pytest.mark.parametrize("name", ["zarr", "dask", "h5py", "sliced"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scikit_learn_splits_arrays_of_other_libraries(name, tmp_path):
+    images, labels = images_and_labels()
+    array = library_array(name, images, tmp_path)
+    stack = as_stack(array)
+    search = GridSearchCV(network(), {"lr": [1e-3, 1e-1]}, cv=2, error_score="raise")
+    scores = search.fit(images, labels).cv_results_["mean_test_score"]
+    assert_array_equal(search.fit(stack, labels).cv_results_["mean_test_score"], scores)
+    expected = cross_val_predict(network(), images, labels, cv=2, method="predict_proba")
+    found = cross_val_predict(network(), stack, labels, cv=2, method="predict_proba")
+    assert_array_equal(found, expected)
+    if name in ("dask", "h5py"):  # scikit-learn can take their rows itself
+        assert_array_equal(search.fit(array, labels).cv_results_["mean_test_score"], scores)
+
+
+def test_what_is_no_array_of_images_is_refused():
+    for images in ("folder", [np.zeros((8, 8))], np.zeros((3, 64))):
+        with pytest.raises(TypeError, match="images must be an array of shape"):
+            as_stack(images)
