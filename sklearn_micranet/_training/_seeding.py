@@ -1,10 +1,24 @@
 """Random numbers and devices."""
 
+import os
 from contextlib import contextmanager
 from numbers import Integral
+from threading import RLock
 
 import torch
 from sklearn.utils import check_random_state
+
+# Initial weights, dropout and others draw from torch's global generators, which all threads share.
+_lock = RLock()
+
+
+def _new_lock():
+    global _lock
+    _lock = RLock()  # another thread, which a child process lacks, may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def draw_seed(random_state):
@@ -18,6 +32,8 @@ def draw_seed(random_state):
 def seeded(random_state, device, n_threads=None):
     """Seed torch from a RandomState, and leave its global generators as they were.
 
+    One thread at a time: others wait, so that trainings in threads end as one after the other.
+
     Parameters
     ----------
     random_state : RandomState instance
@@ -26,8 +42,8 @@ def seeded(random_state, device, n_threads=None):
         Number of CPU threads for as long; None leaves it as it is.
     """
     devices = [device] if device.type == "cuda" else []
-    n_threads_before = torch.get_num_threads()
-    with torch.random.fork_rng(devices):
+    with _lock, torch.random.fork_rng(devices):
+        n_threads_before = torch.get_num_threads()
         seed = random_state.randint(2**31)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
         if devices:
