@@ -178,7 +178,7 @@ def test_callbacks_are_those_asked_for(parameters, names):
 # --- Ctrl-C ----------------------------------------------------------------------------------
 
 
-class CtrlC(Callback):
+class CtrlC(Watched):
     """Interrupt in a batch, counted over all epochs."""
 
     def __init__(self, n_batches, training=True):
