@@ -176,7 +176,9 @@ def sections(function):
 
 def documented_parameters(function):
     """Map the parameters that a docstring describes to the words for their type."""
-    fields = [re.match(r"(\S.*?) : (.*)", line) for line in sections(function)["Parameters"]]
+    fields = [
+        re.match(r"(\S.*?) : (.*)", line) for line in sections(function).get("Parameters", [])
+    ]
     return {
         name.lstrip("*"): match[2] for match in fields if match for name in match[1].split(", ")
     }

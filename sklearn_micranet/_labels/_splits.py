@@ -103,7 +103,7 @@ def stratified_splits(indicator, n_folds, random_state, groups=None):
     if len(left) < max(n_folds, 3):
         raise ValueError(
             "cv must not be more folds than there are images, or groups of them, at least three. "
-            f"Got {n_folds} folds of {len(left)} instead."
+            f"Got {n_folds} folds of {len(left)} image(s) or group(s) instead."
         )
     folds = []
     for n_left in range(n_folds, 1, -1):
