@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validat
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.history import History
+from watched import Watched
 
 from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._network._module import MicraNet
@@ -352,7 +353,7 @@ def test_a_list_of_images_of_one_size_is_an_array(fitted):
 # --- memory ----------------------------------------------------------------------------------
 
 
-class SharesMemory(Callback):
+class SharesMemory(Watched):
     """Record whether the training images are those of an array, and not a copy."""
 
     def __init__(self, array):
@@ -448,7 +449,7 @@ def test_partial_fit_accepts_batches_that_lack_classes():
     assert classifier.classes_.tolist() == ["a", "b", "c"]
     assert classifier.predict_proba(IMAGES).shape == (N, 3)
     empty = small().partial_fit(IMAGES[:4], np.zeros((4, 2), dtype=int))
-    assert empty.classes_.tolist() == [0, 1]
+    assert empty.classes_.tolist() == [[0, 1], [0, 1]]  # of two labels, what each can be
 
 
 def test_partial_fit_takes_masks():
@@ -514,7 +515,7 @@ def test_grid_search():
 
 
 def test_each_epoch_shuffles_the_images():
-    class Order(Callback):
+    class Order(Watched):
         def on_train_begin(self, net, **kwargs):
             self.labels = []
 
@@ -536,7 +537,7 @@ def test_an_odd_image_joins_a_batch_of_two():
 
 
 def test_callbacks_run_and_others_stay_out():
-    class Count(Callback):
+    class Count(Watched):
         n = 0
 
         def on_epoch_end(self, net, **kwargs):

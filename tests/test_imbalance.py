@@ -7,6 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback
 from torch.nn import functional as F
+from watched import Watched
 
 from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier
 
@@ -33,7 +34,7 @@ def have_equal_weights(classifier, other):
     return all(torch.equal(mine[name], others[name]) for name in mine)
 
 
-class Recorder(Callback):
+class Recorder(Watched):
     """Record the images of each batch, by the value of their first pixel, epoch by epoch."""
 
     def on_train_begin(self, net, **kwargs):
@@ -251,7 +252,7 @@ def test_partial_fit_draws_negatives():
 
 
 def test_the_schedule_knows_how_long_an_epoch_is():
-    class Rate(Callback):
+    class Rate(Watched):
         def on_batch_end(self, net, training=False, **kwargs):
             self.last = net.optimizer_.param_groups[0]["lr"]
 
