@@ -311,8 +311,9 @@ class MicraNetClassifier(NetworkClassifier):
             Images of any real dtype, channels last.
         y : array-like of shape (n_samples,), (n_samples, n_classes) or \
                 (n_samples, n_classes, height, width)
-            Class labels, an indicator matrix, or masks. Masks are reduced to the labels of the
-            classes that cover `min_coverage` of the image; the network never sees where.
+            Class labels, an indicator matrix, masks, or instances. The last two are reduced to the
+            labels of the classes that cover `min_coverage` of the image; the network never sees
+            where.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights >= 0 of the images in the loss; only their ratios matter. Images of weight 0
             are left out.
@@ -399,7 +400,8 @@ class MicraNetClassifier(NetworkClassifier):
         X : array-like
             Images, as in `fit`.
         y : array-like
-            Labels or masks, as in `fit`. The mask of a binary problem is that of the structure.
+            Labels, masks or instances, as in `fit`. The mask of a binary problem is that of the
+            structure.
         classes : array-like of shape (n_classes,), default=None
             All class labels that will ever be passed. Required in the first call for labels of
             shape (n_samples,).

@@ -249,7 +249,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         X : array-like, or list of n_samples ndarray
             Images, as in `decision_function`.
         y : array-like
-            True labels or masks, as in `fit`; a list of masks if the images differ in size.
+            True labels, masks or instances, as in `fit`; a list of masks or instances if the images
+            differ in size.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the images.
 

@@ -331,7 +331,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         X : array-like of shape (n_samples, ...)
             Images, or what else `estimator` was fitted on.
         y : array-like
-            True labels or masks, as in `fit`.
+            True labels, masks or instances, as in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the images.
 

@@ -194,7 +194,12 @@ def test_the_network_does_not_see_where_masks_are():
     assert have_equal_weights(small().fit(IMAGES, moved), small().fit(IMAGES, MASKS))
 
 
-@pytest.mark.parametrize("make", [np.uint8, float, list, np.ndarray.tolist])
+def numbered(masks):
+    """Return instances: a number for each mask."""
+    return masks * np.arange(1, masks[:, :, 0, 0].size + 1).reshape(*masks.shape[:2], 1, 1)
+
+
+@pytest.mark.parametrize("make", [np.uint8, float, list, np.ndarray.tolist, numbered])
 def test_masks_of_other_types(make, fitted):
     masks = MASKS.astype(make) if isinstance(make, type) and make is not list else make(MASKS)
     assert have_equal_weights(small().fit(IMAGES, masks), fitted["multilabel"])
@@ -627,7 +632,7 @@ def test_images_of_different_sizes_are_refused_before_training():
         (MASKS[:-1], r"inconsistent numbers of samples: \[24, 23\]"),
         (MASKS[..., :-1], r"height and width of the images, \(16, 20\). Got \(16, 19\)"),
         (MASKS.swapaxes(2, 3), r"height and width of the images, \(16, 20\). Got \(20, 16\)"),
-        (MASKS * 2, "bool, or hold 0 and 1 only"),
+        (MASKS * 0.5, "bool, or hold 0 and 1 only"),
         (np.zeros_like(MASKS), "images with and images without a class"),
         (np.zeros_like(MASKS[:, :1]), "at least two classes, images with and images without"),
     ],

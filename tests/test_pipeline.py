@@ -542,7 +542,7 @@ WRONG_MASKS = [
 
 
 @pytest.mark.parametrize(
-    ("spoil", "match"), [*WRONG_MASKS, (lambda masks: masks * 2, "0 and 1 only")]
+    ("spoil", "match"), [*WRONG_MASKS, (lambda masks: masks * -1, "0 and 1 only")]
 )
 def test_wrong_masks_are_refused_before_the_network_trains(data, spoil, match, monkeypatch):
     def refuse(self, *args):

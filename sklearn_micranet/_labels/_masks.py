@@ -15,12 +15,12 @@ def are_masks(y):
 
 
 def check_masks(masks, X, size, n_classes=None):
-    """Validate masks that belong to the images X.
+    """Validate masks, or instances, that belong to the images X.
 
     Parameters
     ----------
     masks : array-like of shape (n_samples, n_classes, height, width)
-        Of dtype bool, or of 0 and 1.
+        Of dtype bool, or of 0 and 1; or instances, integers above 0 inside the objects.
     X : sequence of length n_samples
     size : tuple (height, width) or None
         ``None`` is not compared.
@@ -50,8 +50,10 @@ def check_masks(masks, X, size, n_classes=None):
             f"Masks must have one channel per class, {n_classes} in all; a binary problem has "
             f"one, that of the positive class. Got {masks.shape[1]} instead."
         )
-    if masks.dtype != bool:
-        if not np.isin(masks, (0, 1)).all():
-            raise ValueError("Masks must be bool, or hold 0 and 1 only. Got other values instead.")
-        masks = masks.astype(bool)
-    return masks
+    is_counted = masks.dtype.kind in "iu" and masks.min(initial=0) >= 0
+    if masks.dtype != bool and not is_counted and not np.isin(masks, (0, 1)).all():
+        raise ValueError(
+            "Masks must be bool, or hold 0 and 1 only, and instances must be integers that are not "
+            f"negative. Got other values of {masks.dtype} instead."
+        )
+    return masks.astype(bool, copy=False)

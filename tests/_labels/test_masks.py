@@ -38,6 +38,12 @@ def test_masks_of_0_and_1_become_bool(dtype):
     assert check_masks(masks.tolist(), [None], None).tolist() == checked.tolist()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, ">u2"])
+def test_instances_cover_what_their_masks_do(dtype):
+    instances = np.array([[[[0, 7], [2, 0]]]], dtype=dtype)
+    assert check_masks(instances, [None], (2, 2)).tolist() == [[[[False, True], [True, False]]]]
+
+
 def test_bool_masks_are_not_copied():
     masks = np.zeros((1, 1, 2, 2), dtype=bool)
     assert check_masks(masks, [None], None) is masks
@@ -52,7 +58,7 @@ def test_bool_masks_are_not_copied():
         (np.zeros((2, 2, 4, 5)), "inconsistent numbers of samples"),
         (np.zeros((3, 2, 5, 4)), r"height and width of the images, \(4, 5\). Got \(5, 4\)"),
         (np.zeros((3, 1, 4, 5)), "one channel per class, 2 in all.*Got 1 instead"),
-        (np.full((3, 2, 4, 5), 2), "bool, or hold 0 and 1 only"),
+        (np.full((3, 2, 4, 5), -1), "instances must be integers that are not negative"),
         (np.full((3, 2, 4, 5), 0.5), "bool, or hold 0 and 1 only"),
         (np.full((3, 2, 4, 5), np.nan), "bool, or hold 0 and 1 only"),
         (np.full((3, 2, 4, 5), "a"), "bool, or hold 0 and 1 only"),
