@@ -8,6 +8,7 @@ from sklearn.utils import Bunch, check_scalar
 
 from ._growing_matching import GrowingMatching
 from ._matching import check_max_distance, check_points, match_points
+from ._regions import as_points
 
 
 def detection_scores(points_true, points_pred, *, max_distance, zero_division=1.0):
@@ -26,9 +27,11 @@ def detection_scores(points_true, points_pred, *, max_distance, zero_division=1.
 
     Parameters
     ----------
-    points_true : list of array-like of shape (n_objects, 3)
+    points_true : list of array-like of shape (n_objects, 3), or array-like of shape \
+            (n_samples, n_maps, height, width)
         One array for each sample with rows (class index, row, column), positions in px. ``[]``
-        stands for no objects.
+        stands for no objects. Or masks or instances, whose objects have the positions that
+        :func:`detection_scorer` describes; a list of arrays if the images differ in size.
     points_pred : list of array-like of shape (n_detections, 3) or (n_detections, 4)
         One array for each sample with rows (class index, row, column) or (class index, row,
         column, score). The score plays no part.
@@ -101,9 +104,9 @@ def detection_precision_recall_curve(points_true, points_pred, *, max_distance):
 
     Parameters
     ----------
-    points_true : list of array-like of shape (n_objects, 3)
-        One array for each sample with rows (class index, row, column), positions in px. ``[]``
-        stands for no objects.
+    points_true : list of array-like of shape (n_objects, 3), or array-like of shape \
+            (n_samples, n_maps, height, width)
+        Positions, masks or instances, as in :func:`detection_scores`.
     points_pred : list of array-like of shape (n_detections, 4)
         One array for each sample with rows (class index, row, column, score). One threshold is
         for all samples and classes: pass the rows of one class for a curve of its own.
@@ -194,6 +197,7 @@ def detection_precision_recall_curve(points_true, points_pred, *, max_distance):
 def _check_samples(points_true, points_pred, n_columns, max_distance):
     """Return the rows of all samples as arrays; `n_columns` are those legal for detections."""
     check_max_distance(max_distance)
+    points_true = as_points(points_true, "points_true")
     if len(points_pred) != len(points_true):
         raise ValueError(
             "points_pred must hold one array for each sample of points_true, "

@@ -100,6 +100,17 @@ def test_wrong_class_index_raises(class_index):
         detection_scores([OBJECT], [[[class_index, 5, 5]]], max_distance=3)
 
 
+def test_truth_may_be_masks_or_instances():
+    true = np.zeros((2, 1, 9, 9), int)
+    true[0, 0, 1:4, 1:4], true[0, 0, 1:4, 4:7] = 1, 2  # they touch
+    found = [[[0, 2, 2, 0.9], [0, 2, 5, 0.8]], []]
+    for truth, n_objects in ((true, 2), ([*true], 2), (true > 0, 1)):
+        scores = detection_scores(truth, found, max_distance=2)
+        assert (scores.n_true_positives, scores.n_false_negatives) == (n_objects, 0)
+        _, recall, _ = detection_precision_recall_curve(truth, found, max_distance=2)
+        assert_array_equal(recall, [1, 1 / n_objects, 0])
+
+
 def test_wrong_parameters_raise_even_without_points():
     with pytest.raises(ValueError, match="max_distance must be at least 0"):
         detection_scores([], [], max_distance=-1)
