@@ -5,10 +5,12 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import check_scalar
 
+from sklearn_micranet.metrics._regions import as_points
+
 from ._axes import FALSE_ALARM, HIT, MISS, class_style, dark_casing, pyplot
 from ._estimators import check_names, map_names, respond
-from ._image import pick_sample
 from ._image_display import ImageDisplay
+from ._outlines import check_objects
 from ._points import check_points, compare_points
 
 
@@ -29,8 +31,10 @@ class DetectionDisplay(ImageDisplay):
         One image, of any real dtype.
     detections : array-like of shape (n_detections, 4) or (n_detections, 3)
         Rows (map index, row, column, score), px; the score is not needed. ``[]`` for none.
-    points_true : array-like of shape (n_objects, 3), default=None
-        True positions, rows (map index, row, column), px. ``[]`` for none.
+    points_true : array-like of shape (n_objects, 3) or (n_maps, height, width), default=None
+        True positions, rows (map index, row, column), px; ``[]`` for none. Or true masks or
+        instances, whose objects have the positions that
+        :func:`~sklearn_micranet.metrics.detection_scorer` describes.
     max_distance : float, default=None
         Largest distance in px between a detection and its true position, inclusive.
     class_names : array-like of str of shape (n_maps,), default=None
@@ -72,6 +76,8 @@ class DetectionDisplay(ImageDisplay):
     ['matched: 1', 'missed: 0', 'false alarm: 1']
     """
 
+    _DRAWN, _TRUE = "detections", "points_true"
+
     def __init__(
         self,
         image,
@@ -110,8 +116,9 @@ class DetectionDisplay(ImageDisplay):
             From images to detections, such as a pipeline that ends with a HungarianDetector.
         X : array-like or list of n_samples ndarray
             Images.
-        y : list of n_samples array-like of shape (n_objects, 3), default=None
-            True positions, rows (map index, row, column), px.
+        y : list of n_samples array-like of shape (n_objects, 3), or array-like of shape \
+                (n_samples, n_maps, height, width), default=None
+            True positions, rows (map index, row, column), px; or masks or instances.
         sample : int, default=0
             Which image is drawn; no other is computed.
         max_distance : float, default=None
@@ -128,8 +135,7 @@ class DetectionDisplay(ImageDisplay):
         display : DetectionDisplay
         """
         pyplot()
-        image = pick_sample(X, sample, "images")
-        true = None if y is None else pick_sample(y, sample, "points_true", len(X))
+        image, _, true = cls._pick(X, y, sample)
         display = cls(
             image,
             respond(estimator, image[np.newaxis], "predict")[0],
@@ -161,8 +167,9 @@ class DetectionDisplay(ImageDisplay):
             Images, of one size or, in a list, of several.
         detections : list of n_samples array-like of shape (n_detections, 4)
             Rows (map index, row, column, score), px, from :meth:`HungarianDetector.predict`.
-        points_true : list of n_samples array-like of shape (n_objects, 3), default=None
-            True positions, rows (map index, row, column), px.
+        points_true : list of n_samples array-like of shape (n_objects, 3), or array-like of \
+                shape (n_samples, n_maps, height, width), default=None
+            True positions, rows (map index, row, column), px; or masks or instances.
         max_distance : float, default=None
             Largest distance in px between a detection and its true position; required with
             `points_true`.
@@ -180,14 +187,11 @@ class DetectionDisplay(ImageDisplay):
         display : DetectionDisplay
         """
         pyplot()
-        image = pick_sample(images, sample, "images")
-        found = pick_sample(detections, sample, "detections", len(images))
-        if points_true is not None:
-            points_true = pick_sample(points_true, sample, "points_true", len(images))
+        image, found, true = cls._pick(images, points_true, sample, detections)
         display = cls(
             image,
             found,
-            points_true=points_true,
+            points_true=true,
             max_distance=max_distance,
             class_names=class_names,
             title=f"image {sample}",
@@ -198,7 +202,10 @@ class DetectionDisplay(ImageDisplay):
         """Return the rows drawn, by the names or classes of what they are, and class names."""
         found = check_points(self.detections, "detections", (3, 4))
         is_compared = self.points_true is not None
-        true = check_points(self.points_true if is_compared else [], "points_true", (3,))
+        true = self.points_true if is_compared else []
+        if np.ndim(true) == 3:
+            [true] = as_points([check_objects(true, "points_true", size)], "points_true")
+        true = check_points(true, "points_true", (3,))
         if is_compared == (self.max_distance is None):
             raise ValueError(
                 "points_true and max_distance are required together. Got only one of them instead."

@@ -77,8 +77,9 @@ class DetectionPrecisionRecallDisplay:
             From images to detections, such as a pipeline that ends with a HungarianDetector.
         X : array-like or list of n_samples ndarray
             Images.
-        y : list of n_samples array-like of shape (n_objects, 3)
-            True positions, rows (map index, row, column), px.
+        y : list of n_samples array-like of shape (n_objects, 3), or array-like of shape \
+                (n_samples, n_maps, height, width)
+            True positions, rows (map index, row, column), px; or masks or instances.
         max_distance : float
             Largest distance in px between a detection and its true position, inclusive.
         name : str, default=None
@@ -111,8 +112,9 @@ class DetectionPrecisionRecallDisplay:
 
         Parameters
         ----------
-        points_true : list of n_samples array-like of shape (n_objects, 3)
-            True positions, rows (map index, row, column), px.
+        points_true : list of n_samples array-like of shape (n_objects, 3), or array-like of \
+                shape (n_samples, n_maps, height, width)
+            True positions, rows (map index, row, column), px; or masks or instances.
         points_pred : list of n_samples array-like of shape (n_detections, 4)
             Detections, rows (map index, row, column, score), px.
         max_distance : float

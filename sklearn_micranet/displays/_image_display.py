@@ -5,7 +5,7 @@ from numbers import Integral
 from sklearn.utils import check_scalar
 
 from ._axes import legend_below, pyplot, single_axes
-from ._image import check_image, check_percentiles, check_scale, show_image
+from ._image import check_image, check_percentiles, check_scale, pick_sample, show_image
 
 _PX_PER_INCH = 150  # of a large image, so that its objects are larger than the lines
 
@@ -15,8 +15,19 @@ class ImageDisplay:
 
     A subclass has the attributes `image` and `title`, and two methods: ``_prepare(size,
     map_index)`` checks the rest against the image's (height, width) and returns what
-    ``_draw(prepared)`` draws on `ax_`. The latter returns the handles of the legend.
+    ``_draw(prepared)`` draws on `ax_`. The latter returns the handles of the legend. ``_DRAWN`` and
+    ``_TRUE`` are the names of what is drawn and of what it is compared with.
     """
+
+    @classmethod
+    def _pick(cls, images, truth, sample, drawn=None):
+        """Return one sample: its image, what is drawn and what that is compared with."""
+        image = pick_sample(images, sample, "images")
+        if drawn is not None:
+            drawn = pick_sample(drawn, sample, cls._DRAWN, len(images))
+        if truth is not None:
+            truth = pick_sample(truth, sample, cls._TRUE, len(images))
+        return image, drawn, truth
 
     def plot(
         self,

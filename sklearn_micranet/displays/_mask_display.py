@@ -4,12 +4,14 @@ from collections import namedtuple
 from numbers import Integral
 
 import numpy as np
-from scipy import ndimage
 from sklearn.utils import check_scalar
+
+from sklearn_micranet.metrics import match_instances
+from sklearn_micranet.metrics._regions import as_instances
 
 from ._axes import FALSE_ALARM, HIT, MISS, class_style, pyplot
 from ._estimators import check_names, map_names, respond
-from ._image import image_like, pick_sample
+from ._image import image_like
 from ._image_display import ImageDisplay
 from ._outlines import check_objects, draw_outlines
 
@@ -17,7 +19,7 @@ _COLOURS = {"found": HIT, "missed": MISS, "false alarm": FALSE_ALARM}
 
 _FILL = 0.35  # opacity of areas, low enough that the image is seen through them
 _FILL_ERROR = 0.8  # of missed pixels and false alarms, often a rim of a single pixel
-_MIN_IOU = 0.5  # more than this has one object with one other only
+_MIN_IOU = 0.5
 
 
 class MaskDisplay(ImageDisplay):
@@ -32,8 +34,10 @@ class MaskDisplay(ImageDisplay):
     - Masks (of dtype bool) are compared pixel by pixel, as the IoU does: areas are hits, misses
       or false alarms. The legend counts them as shares of the union, so that the share of the
       hits is the IoU.
-    - Instances (integers) are compared object by object. A found one has more than half of the
-      union with its true object in common (IoU > 0.5). The legend counts objects.
+    - Instances (integers) are compared object by object, as
+      :func:`~sklearn_micranet.metrics.instance_scores` does: a found one has at least half of the
+      union with its true object in common (IoU of 0.5). The legend counts objects. Where integers
+      are 0 and 1 only, and in true masks, the objects are the connected components.
 
     Parameters
     ----------
@@ -77,6 +81,8 @@ class MaskDisplay(ImageDisplay):
     >>> display = MaskDisplay.from_predictions(images, masks, sample=2, pixel_size=0.1)
     >>> display.figure_.savefig("masks.png")  # doctest: +SKIP
     """
+
+    _DRAWN, _TRUE = "masks", "masks_true"
 
     def __init__(self, image, masks, *, masks_true=None, class_names=None, title=None):
         self.image = image
@@ -124,8 +130,7 @@ class MaskDisplay(ImageDisplay):
         display : MaskDisplay
         """
         pyplot()
-        image = pick_sample(X, sample, "images")
-        true = None if y is None else pick_sample(y, sample, "masks_true", len(X))
+        image, _, true = cls._pick(X, y, sample)
         masks = np.asarray(respond(estimator, image[np.newaxis], response_method)[0])
         display = cls(
             image_like(image, masks.shape[-2:]),
@@ -172,12 +177,9 @@ class MaskDisplay(ImageDisplay):
         display : MaskDisplay
         """
         pyplot()
-        image = pick_sample(images, sample, "images")
-        found = pick_sample(masks, sample, "masks", len(images))
-        if masks_true is not None:
-            masks_true = pick_sample(masks_true, sample, "masks_true", len(images))
+        image, found, true = cls._pick(images, masks_true, sample, masks)
         title = f"image {sample}"
-        display = cls(image, found, masks_true=masks_true, class_names=class_names, title=title)
+        display = cls(image, found, masks_true=true, class_names=class_names, title=title)
         return display.plot(ax, **plot_params)
 
     def _prepare(self, size, map_index):
@@ -193,9 +195,15 @@ class MaskDisplay(ImageDisplay):
                 if masks[k].any()
             ]
         true = check_objects(self.masks_true, "masks_true", size)
-        _check_comparable(masks, true)
-        compare = _compare_pixels if masks.dtype == bool else _compare_objects
-        return compare(masks[maps[0]], true[maps[0]])
+        if len(true) != len(masks):
+            raise ValueError(
+                f"masks_true must have as many maps as masks, {len(masks)}. Got {len(true)} "
+                "instead."
+            )
+        if masks.dtype == bool:
+            return _compare_pixels(masks[maps[0]], true[maps[0]] != 0)
+        [masks], [true] = as_instances([masks], "masks"), as_instances([true], "masks_true")
+        return _compare_objects(masks[maps[0]], true[maps[0]])
 
     def _draw(self, parts):
         from matplotlib.colors import to_rgba
@@ -233,26 +241,6 @@ def _chosen_maps(map_index, n_maps, is_compared):
     return range(n_maps)
 
 
-def _check_comparable(masks, true):
-    if len(true) != len(masks):
-        raise ValueError(
-            f"masks_true must have as many maps as masks, {len(masks)}. Got {len(true)} instead."
-        )
-    for name, one, other in (("masks", masks, true), ("masks_true", true, masks)):
-        if one.dtype == bool and other.dtype != bool:
-            raise ValueError(
-                "Masks of dtype bool are compared with masks, instances of integers with "
-                f"instances. Got bool for {name} only instead: compare instances > 0, or pass "
-                "instances for both."
-            )
-        in_pieces = one.dtype != bool and one.max() == 1 and ndimage.label(one[0])[1] > 1
-        if in_pieces:
-            raise ValueError(
-                f"Instances must have a number each. Got {name} where all have number 1 instead. "
-                "If these are masks, pass them as bool."
-            )
-
-
 def _compare_pixels(mask, true):
     """Return the pixels found, missed and found in error; they are told as shares of the union."""
     n_union = max(1, np.count_nonzero(mask | true))
@@ -268,7 +256,7 @@ def _compare_pixels(mask, true):
 
 def _compare_objects(instances, true):
     """Return the objects found, missed and found in error, with their numbers."""
-    pred_found, true_found = _matched(instances, true)
+    true_found, pred_found, _ = match_instances(true, instances, threshold=_MIN_IOU)
     objects = {
         "found": np.where(np.isin(instances, pred_found), instances, 0),
         "missed": np.where(np.isin(true, true_found), 0, true),
@@ -279,14 +267,3 @@ def _compare_objects(instances, true):
         _Part(name, labels, _COLOURS[name], 0, True, f"{name}: {counts[name]}")
         for name, labels in objects.items()
     ]
-
-
-def _matched(instances, true):
-    """Return the numbers of the predicted and the true instances with an IoU above one half."""
-    numbers_pred, pred, areas_pred = np.unique(instances, return_inverse=True, return_counts=True)
-    numbers_true, true, areas_true = np.unique(true, return_inverse=True, return_counts=True)
-    pairs, n_common = np.unique(pred * len(numbers_true) + true, return_counts=True)
-    p, t = np.divmod(pairs, len(numbers_true))
-    iou = n_common / (areas_pred[p] + areas_true[t] - n_common)
-    is_match = (iou > _MIN_IOU) & (numbers_pred[p] != 0) & (numbers_true[t] != 0)
-    return numbers_pred[p[is_match]], numbers_true[t[is_match]]

@@ -99,6 +99,18 @@ def test_most_pairs_come_first_as_in_the_scores():
     assert legend(display)[0] == "matched: 2"
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_truth_may_be_masks_or_instances(dtype):
+    true = np.zeros((2, 3, 30, 40), np.uint8)
+    true[1, 0, 8:13, 9:14], true[1, 2, 0, 0] = 2, 1  # about (10, 11), and a single pixel
+    display = DetectionDisplay.from_predictions(
+        IMAGES, DETECTIONS, points_true=true.astype(dtype), max_distance=1, sample=1
+    )
+    assert legend(display) == ["matched: 1", "missed: 1", "false alarm: 2"]
+    with pytest.raises(ValueError, match=r"points_true of an image must have shape .*30, 40\)"):
+        DetectionDisplay(IMAGES[1], [], points_true=true[1, :, :9], max_distance=1).plot()
+
+
 class Detector(BaseEstimator):
     map_classes_ = np.array(["RBC", "WBC"])
 

@@ -1,6 +1,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from matplotlib.colors import same_color, to_rgba
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
@@ -9,6 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_micranet.displays import MaskDisplay
 from sklearn_micranet.displays._axes import CLASS_COLOURS, FALSE_ALARM, HIT, MISS
 from sklearn_micranet.displays._outlines import outline_segments
+from sklearn_micranet.metrics import instance_scores
 
 IMAGES = np.arange(2 * 10 * 12, dtype=np.uint16).reshape(2, 10, 12)
 
@@ -99,9 +103,9 @@ def test_segments_are_masks_where_they_are_not_zero():
 
 
 def test_instances_are_compared_object_by_object():
-    # Rows 0-2: the same; rows 4-6: IoU 1/2 is not enough; row 8: one found object, none true.
+    # Rows 0-2: the same; rows 4-6: IoU 2/5 is not enough; row 8: one found object, none true.
     pred = rectangles(np.s_[0:2, 0:4], np.s_[4:6, 0:2], np.s_[8:9, 6:9])
-    true = rectangles(np.s_[4:6, 0:4], np.s_[0:2, 0:4])
+    true = rectangles(np.s_[4:6, 0:5], np.s_[0:2, 0:4])
     display = MaskDisplay.from_predictions(
         IMAGES[:1], pred[None, None], masks_true=true[None, None]
     )
@@ -114,9 +118,26 @@ def test_instances_are_compared_object_by_object():
     assert display.overlay_ is None
 
 
-def test_a_little_more_than_half_of_the_union_is_enough():
-    pred, true = rectangles(np.s_[0:1, 0:4]), rectangles(np.s_[0:1, 0:7])
-    assert legend(MaskDisplay(IMAGES[0], pred[None], masks_true=true[None]).plot())[0] == "found: 1"
+@given(*[arrays(np.int32, (10, 12), elements=st.integers(0, 5))] * 2)
+@settings(deadline=None, max_examples=10)
+def test_objects_are_counted_as_in_the_scores(pred, true):
+    pred, true = (np.repeat(np.repeat(part[:5, :6], 2, 0), 2, 1) for part in (pred, true))
+    assume(pred.max() > 1 and true.max() > 1)
+    display = MaskDisplay(IMAGES[0], pred[None], masks_true=true[None]).plot()
+    tp, fp, fn, *_ = instance_scores(true, pred)
+    assert legend(display) == [f"found: {tp}", f"missed: {fn}", f"false alarm: {fp}"]
+    plt.close(display.figure_)
+
+
+def test_masks_and_instances_are_compared_with_each_other():
+    # Two objects that touch, one of which is found: one component, covered to 2/3.
+    pred, true = rectangles(np.s_[0:2, 0:4]), rectangles(np.s_[0:2, 0:4], np.s_[0:2, 4:6])
+    display = MaskDisplay(IMAGES[0], pred[None] > 0, masks_true=true[None]).plot()
+    assert legend(display) == ["found: 67% (IoU)", "missed: 33%", "false alarm: 0%"]
+    display = MaskDisplay(IMAGES[0], true[None], masks_true=pred[None] > 0).plot()
+    assert legend(display) == ["found: 1", "missed: 0", "false alarm: 1"]
+    display = MaskDisplay(IMAGES[0], pred[None], masks_true=true[None] > 0).plot()
+    assert legend(display) == ["found: 1", "missed: 0", "false alarm: 0"]
 
 
 def test_nothing_predicted_and_nothing_true():
@@ -232,7 +253,6 @@ def test_an_estimator_without_the_method_is_refused():
         ({"masks": np.ones((2, 10, 12), bool)}, r"\(n_maps, 10, 12\). Got \(10, 12\) instead"),
         ({"masks": np.ones((2, 1, 12, 10), bool)}, r"\(n_maps, 10, 12\). Got \(1, 12, 10\)"),
         ({"masks_true": np.ones((2, 3, 10, 12), bool)}, "as many maps as masks, 1. Got 3"),
-        ({"masks_true": np.ones((2, 1, 10, 12), int)}, "Got bool for masks only instead"),
         ({"class_names": ["a", "b"]}, "one name for each of the 1 maps. Got 2 instead"),
         ({"map_index": 1}, "map_index == 1, must be <= 0"),
         ({"images": IMAGES[0]}, r"must hold one array for each of the 10 images. Got 2"),
@@ -252,9 +272,9 @@ def test_several_classes_are_compared_one_at_a_time():
     MaskDisplay.from_predictions(IMAGES, masks, masks_true=masks, map_index=2)
 
 
-def test_masks_that_look_like_instances_are_not_compared_as_such():
+def test_objects_of_masks_of_0_and_1_are_components():
     masks = (rectangles(np.s_[0:2, 0:4], np.s_[4:6, 0:2]) > 0).astype(np.uint8)
-    with pytest.raises(
-        ValueError, match=r"Got masks where all have number 1 instead. If these are"
-    ):
-        MaskDisplay(IMAGES[0], masks[None], masks_true=masks[None]).plot()
+    display = MaskDisplay(IMAGES[0], masks[None], masks_true=masks[None]).plot()
+    assert legend(display)[0] == "found: 2"
+    with pytest.raises(ValueError, match=r"masks must hold masks, or.*Got 0 and 255"):
+        MaskDisplay(IMAGES[0], masks[None] * 255, masks_true=masks[None]).plot()
