@@ -76,13 +76,14 @@ def write_ome_zarr(path, sample):
     for k, (folder, label_image) in enumerate(zip(folders, sample.instances, strict=True)):
         part = group.create_group(folder)
         part.attrs["multiscales"] = [_multiscale(sample, sample.labels[k], "yx")]
+        colors = [
+            {"label-value": int(number), "rgba": [*COLORS[k % len(COLORS)], 128]}
+            for number in np.unique(label_image)
+            if number
+        ]
         part.attrs["image-label"] = {
             "version": "0.4",
-            "colors": [
-                {"label-value": int(number), "rgba": [*COLORS[k % len(COLORS)], 128]}
-                for number in np.unique(label_image)
-                if number
-            ],
+            **({"colors": colors} if colors else {}),  # its schema wants at least one
             "source": {"image": "../../"},
         }
         _add_array(part, label_image.astype(np.int32))
