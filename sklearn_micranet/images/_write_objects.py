@@ -13,6 +13,7 @@ from sklearn_micranet._stack._files import atomic_folder, atomic_path
 from sklearn_micranet._stack._lazy_stack import n_samples
 
 from ._geojson import write_geojson
+from ._image_files import SUFFIXES
 from ._imagej_rois import write_rois
 from ._instances import (
     UNITS,
@@ -114,7 +115,7 @@ def write_objects(
     ----------
     path : str or path-like
         File to write. Several samples need one file each, except in CSV: then ``{sample}`` in
-        the path stands for the sample's name without folder and suffix, as in
+        the path stands for the sample's name without folder and image suffix, as in
         ``"rois/{sample}.zip"``. Folders are made as needed, and files that exist are replaced, but
         for OME-Zarr.
     instances : array-like of shape (n_samples, n_maps, height, width) or \
@@ -243,13 +244,19 @@ def _paths(path, names):
                 f'name, such as "rois/{{sample}}.zip". Got {path!r} instead.'
             )
         return [path]
-    stems = [Path(str(name)).stem.removesuffix(".ome") for name in names]
+    stems = [_stem(Path(str(name))) for name in names]
     if len(set(stems)) < len(stems):
         raise ValueError(
             "sample_names must differ without their folders and suffixes. Got a name twice "
             "instead: write the samples of each folder separately."
         )
     return [path.replace("{sample}", stem) for stem in stems]
+
+
+def _stem(path):
+    """Return a name without folder and image suffix; what follows another dot belongs to it."""
+    is_image = path.suffix.lower() in SUFFIXES
+    return path.stem.removesuffix(".ome") if is_image else path.name
 
 
 def _check_zarr(paths, images):

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
+from skimage.measure import label
 
+from sklearn_micranet.datasets import make_digit_canvases
 from sklearn_micranet.images import measure_objects, read_objects, write_objects
 from sklearn_micranet.images._outlines import signed_area
 
@@ -68,6 +70,16 @@ def test_images_without_objects(suffix, tmp_path):
     assert_array_equal(data.instances, np.zeros((2, 4, 5)))
 
 
+def test_an_ome_zarr_without_objects_has_no_list_of_colors(tmp_path):
+    path = written(tmp_path, ".ome.zarr", np.array([[[[0, 2]], [[0, 0]]]]))
+    with_object, without = (
+        zarr.open_group(path, mode="r")[f"labels/{name}"].attrs["image-label"]
+        for name in ("0_nuclei", "1_a_b__c")
+    )
+    assert [color["label-value"] for color in with_object["colors"]] == [2]
+    assert without == {"version": "0.4", "source": {"image": "../../"}}  # the schema wants one
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", ["nuclei", "007", "µ\\u und 😀", "a: b  c"])
 def test_the_name_of_a_single_class_comes_back(name, suffix, tmp_path):
@@ -119,6 +131,22 @@ def test_shapely_sees_the_same_objects(tmp_path):
         ("nuclei", "70000"): (2, "MultiPolygon", (1, 7, 6, 8)),
         ("a/b: c", "3"): (2, "MultiPolygon", (0, 0, 2, 2)),
     }
+
+
+def test_digits_are_as_many_and_as_large_for_independent_readers(tmp_path):
+    canvases = make_digit_canvases(1, n_digits=(10,), random_state=0)
+    instances = np.stack([label(mask, connectivity=2) for mask in canvases.masks[0]])
+    areas = measure_objects([instances], class_names=range(10), as_frame=False)["area"]
+    assert len(areas) >= 6
+    of_rois = [
+        sum(signed_area(np.asarray(ring, float)) for ring in roi.coordinates(multi=True))
+        for roi in roifile.roiread(written(tmp_path, ".zip", [instances], range(10)))
+    ]
+    assert_array_equal(of_rois, areas)
+    with open(written(tmp_path, ".geojson", [instances], range(10)), encoding="utf-8") as file:
+        features = json.load(file)["features"]
+    shapes = [shapely.from_geojson(json.dumps(feature["geometry"])) for feature in features]
+    assert_array_equal([shape.area for shape in shapes], areas)
 
 
 def test_label_tiff_opens_in_imagej_with_its_pixel_size(tmp_path):
@@ -198,6 +226,12 @@ def test_one_file_per_sample_of_any_size(tmp_path):
     assert paths == [str(tmp_path / "rois" / f"{name}.zip") for name in "pq"]
     for path, expected in zip(paths, instances, strict=True):
         assert_array_equal(read_objects(path, shape=expected.shape).instances[0], expected)
+
+
+def test_a_dot_in_a_name_is_no_suffix(tmp_path):
+    names = ["day 1.5", "day 1.6", "a/day.1.TIF"]
+    paths = write_objects(tmp_path / "{sample}.zip", np.ones((3, 1, 2, 2), int), sample_names=names)
+    assert paths == [str(tmp_path / f"{name}.zip") for name in ("day 1.5", "day 1.6", "day.1")]
 
 
 def test_measurements_come_from_the_table(tmp_path):
