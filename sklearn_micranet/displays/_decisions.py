@@ -8,7 +8,10 @@ from os import PathLike
 import numpy as np
 from sklearn.utils._param_validation import validate_params
 
+from sklearn_micranet._stack._files import atomic_path
+
 DECISIONS = ("accept", "decline", "")
+_TRUTH = {"true": True, "false": False}  # spreadsheets write them in capitals
 _NAME = re.compile(r"[-+]?0\d|.*_")  # what looks like a number but is a name: 007, 1_2
 
 
@@ -22,7 +25,8 @@ def write_decisions(path, proposals):
     Parameters
     ----------
     path : str or path-like
-        CSV file to write, in UTF-8 with commas. An existing file is overwritten.
+        CSV file to write, in UTF-8 with commas. Folders are made as needed, and an existing file
+        is overwritten.
     proposals : dict of array-like of shape (n_proposals,)
         Columns by their names, or a DataFrame. "score" is required. A column "decision" keeps
         what was decided before; "rank" is replaced.
@@ -68,7 +72,7 @@ def write_decisions(path, proposals):
 
     order = np.argsort(-scores, kind="stable")
     lists = [columns[name][order].tolist() for name in columns]
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rank", *columns, "decision"])
         ranks = range(1, n_proposals + 1)
@@ -89,7 +93,8 @@ def read_decisions(path):
     -------
     proposals : dict of ndarray of shape (n_proposals,)
         Columns by their names, in the file's order: int64 or float64 where all values are numbers,
-        otherwise str. "decision" holds "accept", "decline" or "", whatever the case in the file.
+        bool where all are true or false, otherwise str. "decision" holds "accept", "decline" or "",
+        whatever the case in the file.
 
     Raises
     ------
@@ -151,7 +156,10 @@ def _decision(value, row):
 
 
 def _typed(values, is_comma_decimal):
-    """Return texts as an array of integers, of floats or, where one is no number, of texts."""
+    """Return texts as an array of integers, of floats, of bool or else of texts."""
+    truth = [_TRUTH.get(value.lower()) for value in values]
+    if values and None not in truth:
+        return np.array(truth)
     if any(_NAME.match(value) for value in values):
         return np.array(values, dtype=str)
     numbers = [v.replace(",", ".") for v in values] if is_comma_decimal else values

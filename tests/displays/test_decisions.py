@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_micranet.displays import InspectionDisplay, read_decisions, write_decisions
+from sklearn_micranet.images import measure_objects
 
 PROPOSALS = {
     "image": ["001", "002", "001"],
@@ -52,6 +53,19 @@ def test_files_that_spreadsheets_write(tmp_path, separator, point, start):
     assert read["rank"].tolist() == [1, 2]
     assert read["score"].tolist() == [0.5, 0.25]
     assert read["decision"].tolist() == ["accept", ""]
+
+
+def test_a_list_of_measured_objects(tmp_path):
+    instances = np.zeros((1, 1, 8, 8), int)
+    instances[0, 0, :2, :2], instances[0, 0, 4:6, 4:6] = 1, 2
+    found = [[[0, 0.5, 0.5, 0.3], [0, 4.5, 4.5, 0.8]]]
+    path = tmp_path / "new" / "list.csv"
+    write_decisions(path, measure_objects(instances, detections=found))
+    read = read_decisions(path)
+    assert read["object"].tolist() == [2, 1]
+    assert read["touches_border"].tolist() == [False, True]
+    path.write_text(path.read_text().replace("False", "FALSE"))
+    assert read_decisions(path)["touches_border"].tolist() == [False, True]
 
 
 def test_an_empty_list(tmp_path):
