@@ -41,7 +41,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
-from sklearn_micranet.displays import DetectionDisplay
+from sklearn_micranet.displays import DetectionDisplay, LocalMapsDisplay
 from sklearn_micranet.images import extract_crops, read_images
 from sklearn_micranet.metrics import detection_scores
 
@@ -175,15 +175,18 @@ print(f"{'stain':48} {detection_columns(by_stain.predict(stain[test]))}")
 # ------------------
 # The first three test images. A cross inside a circle counts as found.
 shown = test[:3]
-figure, axes = plt.subplots(3, len(RATIOS) + 1, figsize=(15, 11), layout="constrained")
-for ratio, column in zip(RATIOS, axes.T[:-1], strict=True):
+figure, axes = plt.subplots(3, len(RATIOS) + 2, figsize=(18, 10), layout="constrained")
+for ratio, column in zip(RATIOS, axes.T[:-2], strict=True):
     found = pipes[ratio, 0].predict(scaled[shown])
     truth = {"points_true": [points[i] for i in shown], "max_distance": MAX_DISTANCE}
     for i, ax in enumerate(column):
         DetectionDisplay.from_predictions(images[shown], found, sample=i, ax=ax, **truth)
     column[0].set_title(f"1:{ratio}")
+local_maps = pipes[RATIOS[-1], 0]["cam"].transform(scaled[shown])
+feature_maps = pipes[RATIOS[-1], 0]["pca"].transform(local_maps)
+for i, row in enumerate(axes):
+    LocalMapsDisplay.from_predictions(
+        images[shown], local_maps, feature_maps=feature_maps, sample=i, layers=[], ax=row[-2:]
+    )
 axes[0, -1].set_title(f"feature map, 1:{RATIOS[-1]}")
-for ax, maps in zip(axes[:, -1], pipes[RATIOS[-1], 0][:2].transform(scaled[shown]), strict=True):
-    ax.imshow(maps[0], cmap="magma")
-    ax.set(xticks=[], yticks=[])
 figure.savefig(options.figure, dpi=80)

@@ -99,8 +99,8 @@ scenes = data.test_b
 drawn = {"class_names": range(N_CLASSES), "percentiles": None}
 for row, i in zip(axes, shown, strict=True):
     DetectionDisplay.from_predictions(scenes.seen_by_a, scenes.points, sample=i, ax=row[0], **drawn)
-    row[1].imshow(scenes.raw[i], cmap="gray", vmin=0, vmax=1)
-    row[1].set(xticks=[], yticks=[])
+    nothing = [[]] * len(scenes.raw)
+    DetectionDisplay.from_predictions(scenes.raw, nothing, sample=i, ax=row[1], **drawn)
     for ax, shown_classifier in zip(row[2:], (classifier, fine_tuned), strict=True):
         pipe = make_pipeline(shown_classifier).fit(scenes.images)
         DetectionDisplay.from_estimator(

@@ -38,7 +38,7 @@ from sklearn_micranet.datasets import (
     make_sparse_field,
     make_texture_canvases,
 )
-from sklearn_micranet.displays import MaskDisplay
+from sklearn_micranet.displays import LocalMapsDisplay, MaskDisplay
 from sklearn_micranet.images import extract_crops
 from sklearn_micranet.metrics import iou_score
 
@@ -180,16 +180,10 @@ for column, (name, (classifier, images, masks_true)) in zip(axes.T, CASES.items(
     print(f"{name:15} mean IoU {np.nanmean(ious):.2f}")
     from_median = abs(ious - np.nanmedian(ious))  # shown is a usual mask, not a beautiful one
     sample, shown = np.unravel_index(np.nanargmin(from_median), ious.shape)
-    feature_map = np.asarray(pipe[:-1].transform(images[sample : sample + 1]))[0, shown]
-    column[0].imshow(images[sample], cmap="gray")
+    drawn = {"sample": sample, "map_index": shown}
+    LocalMapsDisplay.from_estimator(pipe[:-1], images, layers=[], ax=column[:2], **drawn)
+    MaskDisplay.from_predictions(images, masks, masks_true=masks_true, ax=column[2], **drawn)
     column[0].set_title(name)
-    column[1].imshow(feature_map)
-    column[1].set_title("feature map")
-    for ax in column[:2]:
-        ax.axis("off")
-    MaskDisplay.from_predictions(
-        images, masks, masks_true=masks_true, sample=sample, map_index=shown, ax=column[2]
-    )
     column[2].set_title("mask and truth")
 print(f"All: {perf_counter() - start:.0f} s")
 figure.savefig("recipes.png", dpi=120)

@@ -21,7 +21,6 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import Rectangle
 from sklearn.pipeline import make_pipeline
 
 from sklearn_micranet import (
@@ -33,7 +32,7 @@ from sklearn_micranet import (
     ThresholdSegmenter,
 )
 from sklearn_micranet.datasets import make_sparse_field
-from sklearn_micranet.displays import InspectionDisplay
+from sklearn_micranet.displays import DetectionDisplay, InspectionDisplay, MaskDisplay
 
 SIZE = 96  # px, the side of a window
 start = perf_counter()
@@ -119,18 +118,13 @@ print(f"{len(detections)} objects detected in the first field, {len(truth.points
 figure, (whole, *crops) = plt.subplots(
     1, 4, figsize=(13, 4), width_ratios=(1.6, 1, 1, 1), layout="constrained"
 )
-whole.imshow(image[::4, ::4], cmap="gray", extent=(0, image.shape[1], image.shape[0], 0))
-for i in np.flatnonzero((table["field"] == 0) & (np.arange(len(is_new)) < 32)):
-    corner = table["first_column"][i], table["first_row"][i]
-    colour = "tab:green" if is_new[i] else "tab:red"
-    whole.add_patch(Rectangle(corner, SIZE, SIZE, fill=False, edgecolor=colour))
-whole.set_title("best 32 proposals of both fields,\nthose with a new object in green")
+DetectionDisplay.from_predictions(
+    [image], [detections], points_true=[np.insert(truth.points, 0, 0, 1)], max_distance=20, ax=whole
+)
+whole.set_title("detections in the first field")
 for ax, centre in zip(crops, truth.points.round().astype(int), strict=False):
     rows, columns = (slice(max(c - SIZE // 2, 0), c + SIZE // 2) for c in centre)
-    ax.imshow(image[rows, columns], cmap="gray")
-    ax.contour(instances[0, rows, columns] > 0, [0.5], colors="tab:orange")
+    MaskDisplay.from_predictions([image[rows, columns]], [instances[:, rows, columns] > 0], ax=ax)
     ax.set_title("an object and its mask")
-for ax in (whole, *crops):
-    ax.set_axis_off()
 print(f"Done after {perf_counter() - start:.0f} s")
 plt.show()
