@@ -18,8 +18,11 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from ._labels._hints import refuse_paths, refuse_what_is_no_label
+from ._labels._labels import read_plain_labels
 from ._labels._masks import are_masks
 from ._labels._targets import Targets
+from ._stack._sources import n_samples
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _refuse_ambiguous(self, y):
         """Raise a ValueError for labels of which maps would be refused after the training."""
+        if y is not None and not are_masks(y) and not hasattr(y, "toarray"):
+            refuse_what_is_no_label(y)
         is_table = isinstance(y, list) and len(y) and np.ndim(y[0])
         y = np.empty(0) if y is None or is_table else np.asarray(y)
         if y.ndim == 1 and y.dtype.kind != "c" and len(set(y.tolist())) > 1:
@@ -261,6 +266,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         if are_masks(y):
             y = self._read_labels(self._read_images(X), y).y
+        else:
+            refuse_paths("X", X)
+            y = read_plain_labels(y, n_samples(X), name=type(self).__name__)
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):

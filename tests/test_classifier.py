@@ -592,7 +592,7 @@ WRONG_IMAGES = {
     "infinite": (spoilt(np.inf), "X contains infinity"),
     "too large": (spoilt(1e39), "X must be finite in float32"),
     "too small": (spoilt(-1e39), "X must be finite in float32"),
-    "1 dimension": (IMAGES[:, 0, 0], "Expected 2D array, got 1D array"),
+    "1 dimension": (IMAGES[:, 0, 0], r"Got the shape \(24,\) instead. Reshape your data"),
     "5 dimensions": (IMAGES[..., None, None], r"n_samples, height, width\).*Got 5 dimensions"),
     "empty": (IMAGES[:0], r"0 sample\(s\)"),
     "no pixel": (IMAGES[:, :0], r"at least one pixel. Got the shape \(24, 0, 20\)"),
@@ -866,3 +866,18 @@ def test_a_training_that_diverges_says_so(method):
         getattr(classifier, method)(IMAGES, INDICATOR)
     with pytest.raises(NotFittedError, match="not fitted yet"):
         classifier.predict(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("y", "match"),
+    [
+        (np.zeros((24, 16, 20), dtype=bool), r"pass `y\[:, np.newaxis\]`"),
+        ([["a", "b"], ["a"]] * 12, "MultiLabelBinarizer"),
+        ([[[0, 1, 2]]] * 24, "Got positions"),
+        ([0, 1], r"inconsistent numbers of samples: \[24, 2\]"),
+    ],
+)
+def test_score_refuses_what_are_no_labels(y, match):
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=1).fit(IMAGES, TARGETS["binary"])
+    with pytest.raises(ValueError, match=match):
+        classifier.score(IMAGES, y)

@@ -6,11 +6,13 @@ from math import isqrt
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import assert_all_finite, check_array
 
 from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack
 from sklearn_micranet._stack._sources import is_lazy, is_ragged, unpacked
 from sklearn_micranet._stack._warnings import warn_user
+
+from ._hints import refuse_paths
 
 MAX_CHANNELS = 16  # of a plausible image
 _N_COLOURS = (3, 4)  # RGB and RGBA
@@ -76,14 +78,16 @@ def read_images(
         Not copied if X is an array of a real dtype already. The images of a lazy stack that
         differ in size are checked when they are read; here, only training reads the first.
     """
-    X = unpacked(X)
+    refuse_paths("X", X)
+    X = _with_arrays(unpacked(X))
     if is_ragged(X):
+        images = _read_ragged(X, name, n_channels)
         if not allow_ragged:
             raise ValueError(
                 "Training images must all have one size. Got images of different sizes instead. "
                 "Cut them into crops of one size."
             )
-        return _read_ragged(X, name, n_channels)
+        return images
     stack = as_stack(X) if is_lazy(X) else _check_array(X, name)
     if stack.ndim == 2:
         image_shape = _shape_of_flattened(stack.shape[1], name, image_shape, n_channels)
@@ -117,6 +121,11 @@ def resolve_image_shape(image_shape, n_features):
         raise ValueError(
             f"image_shape must multiply to the number of features, {n_features}. Got {shape} "
             "instead."
+        )
+    if len(shape) == 3 and shape[0] < _MIN_SIDE <= min(shape[1:]):
+        raise ValueError(
+            f"image_shape must be (height, width, n_channels). Got {shape} instead, which looks "
+            f"like channels first: pass np.moveaxis(X.reshape(-1, *{shape}), 1, -1) as X."
         )
     return shape
 
@@ -198,13 +207,53 @@ def _check_not_empty(images):
 
 
 def _check_array(X, name):
-    images = check_array(X, allow_nd=True, estimator=name, input_name="X")
+    images = check_array(
+        X,
+        allow_nd=True,
+        ensure_2d=False,
+        ensure_all_finite=False,
+        estimator=name,
+        input_name="X",
+    )
+    if images.ndim < 2:
+        raise ValueError(
+            "X must have the shape (n_samples, height, width), (n_samples, height, width, "
+            f"n_channels) or, flattened, (n_samples, n_features). Got the shape {images.shape} "
+            "instead. Reshape your data, a single sample as sample[np.newaxis]."
+        )
+    _check_finite(images)
     is_wide = images.dtype.kind == "f" and images.dtype.itemsize > 4 and images.size
     if is_wide and max(images.max(), -images.min()) > np.finfo(np.float32).max:
         raise ValueError(
             "X must be finite in float32. Got a value too large instead: scale the images."
         )
     return images
+
+
+def _check_finite(images):
+    try:
+        assert_all_finite(images, input_name="X")
+    except ValueError as error:
+        wrong = next(i for i, image in enumerate(images) if not np.isfinite(image).all())
+        raise ValueError(
+            f"X must be finite. {error} The first is in image {wrong}: leave such images out, or "
+            "replace their values, as np.nan_to_num does."
+        ) from None
+
+
+def _with_arrays(X):
+    """Return a list with the arrays of the images of Pillow that it holds, which know no shape."""
+    if not isinstance(X, (list, tuple)):
+        return X
+    if any(getattr(x, "mode", None) == "P" and hasattr(x, "getpalette") for x in X):
+        raise ValueError(
+            "X must hold intensities. Got an image of Pillow in mode P, which holds indices of a "
+            "palette, instead: pass image.convert('L') or image.convert('RGB')."
+        )
+    return [
+        np.asarray(x) if not hasattr(x, "shape") and hasattr(type(x), "__array_interface__") else x
+        for x in X
+    ]
 
 
 def _common_channels(images):

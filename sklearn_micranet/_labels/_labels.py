@@ -7,9 +7,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 from sklearn_micranet._stack._sources import is_ragged
-from sklearn_micranet._stack._warnings import warn_user
 
-from ._coverage import MIN_COVERAGE, is_covered
+from ._coverage import MIN_COVERAGE, is_covered, warn_of_small
+from ._hints import refuse_what_is_no_label
 from ._masks import are_masks, check_masks
 from ._targets import Targets
 
@@ -64,14 +64,9 @@ def read_plain_labels(y, n_samples, *, name):
     """Read labels that cannot be masks: class labels, or an indicator matrix of int."""
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    if isinstance(y, list) and y and np.ndim(y[0]) == 2:
-        raise ValueError(
-            "y must be labels or masks. Got positions of objects instead, which a network "
-            "cannot be trained on. Wrap a fitted classifier in a FrozenEstimator to score "
-            "its detections."
-        )
     if hasattr(y, "toarray"):
         y = y.toarray()
+    refuse_what_is_no_label(y)
     y = check_array(y, ensure_2d=False, allow_nd=True, dtype=None, input_name="y")
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
@@ -120,19 +115,7 @@ def _labels_of_masks(masks, images, targets, min_coverage):
         for least in (min_coverage, 0)
     )
     if min_coverage == MIN_COVERAGE:
-        _warn_of_small(labels, any_pixel)
+        warn_of_small(labels, any_pixel, "image")
     if targets is not None:
         return targets.decode(labels)
     return labels[:, 0] if labels.shape[1] == 1 else labels
-
-
-def _warn_of_small(labels, any_pixel):
-    """Warn if most masks of a class cover less than the default, which nobody has chosen."""
-    n_present, n_drawn = labels.sum(axis=0), any_pixel.sum(axis=0)
-    k = int(np.argmax(n_drawn - n_present))
-    if 2 * n_present[k] < n_drawn[k]:
-        warn_user(
-            f"{n_drawn[k] - n_present[k]} of {n_drawn[k]} masks of class {k} cover less than "
-            f"min_coverage={MIN_COVERAGE:g} of their image and count as absent. Set min_coverage=0 "
-            "if all are to count."
-        )

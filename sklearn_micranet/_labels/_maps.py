@@ -7,6 +7,8 @@ from sklearn.utils.validation import check_array
 from sklearn_micranet._stack._lazy_stack import as_stack
 from sklearn_micranet._stack._sources import is_lazy, is_ragged, unpacked
 
+from ._hints import refuse_paths
+
 
 def read_maps(X, *, ndim, axes):
     """Read the input of a step that follows the network.
@@ -25,6 +27,7 @@ def read_maps(X, *, ndim, axes):
         The samples of a lazy stack that differ in size are checked when they are read, those of
         others now.
     """
+    refuse_paths("X", X, how="what the steps before return")
     X = unpacked(X)
     if is_lazy(X):
         stack = as_stack(X)

@@ -5,12 +5,16 @@ from sklearn.utils.validation import check_consistent_length
 
 from sklearn_micranet._stack._sources import is_ragged, unpacked
 
+from ._hints import n_dims
+
+_MAPS_FIRST = " The axis of the maps is the second: pass `np.moveaxis(masks, -1, 1)`."
+
 
 def are_masks(y):
     """Whether y is given as masks of shape (n_samples, n_classes, height, width), or instances."""
     y = unpacked(y)
-    if isinstance(y, (list, tuple)):
-        return len(y) > 0 and np.ndim(y[0]) == 3
+    if isinstance(y, (list, tuple)) or is_ragged(y):
+        return len(y) > 0 and n_dims(y[0]) == 3
     return getattr(y, "ndim", 0) == 4
 
 
@@ -43,7 +47,7 @@ def check_masks(masks, X, size, n_classes=None):
     if size is not None and masks.shape[2:] != size:
         raise ValueError(
             f"Masks must have the height and width of the images, {size}. Got {masks.shape[2:]} "
-            "instead."
+            "instead." + (_MAPS_FIRST if masks.shape[1:3] == size else "")
         )
     if n_classes is not None and masks.shape[1] != n_classes:
         raise ValueError(
@@ -54,6 +58,7 @@ def check_masks(masks, X, size, n_classes=None):
     if masks.dtype != bool and not is_counted and not np.isin(masks, (0, 1)).all():
         raise ValueError(
             "Masks must be bool, or hold 0 and 1 only, and instances must be integers that are not "
-            f"negative. Got other values of {masks.dtype} instead."
+            f"negative. Got other values of {masks.dtype} instead: pass `masks > 0`, if that is what "
+            "they mean."
         )
     return masks.astype(bool, copy=False)

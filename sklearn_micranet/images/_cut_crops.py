@@ -1,34 +1,10 @@
 """Read windows of images that may be large, of different sizes, or on disk."""
 
-import os
-
 import numpy as np
 from scipy.spatial import KDTree
 
 from sklearn_micranet._labels._images import MAX_CHANNELS
 from sklearn_micranet._stack._lazy_stack import LazyStack
-
-
-def check_arrays(name, value, how="read_images(path).images"):
-    """Raise a TypeError if paths, or what was read from them, are passed for arrays.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument, for the error.
-    value : object
-    how : str
-        What reads the arrays from a path.
-    """
-    if isinstance(value, dict):
-        raise TypeError(
-            f"{name} must be arrays. Got a {type(value).__name__} instead: pass its images."
-        )
-    is_stack = hasattr(value, "ndim") and (value.ndim != 1 or isinstance(value, LazyStack))
-    is_path = isinstance(value, (str, os.PathLike))
-    first = value if is_stack or is_path else next(iter(value), None)
-    if isinstance(first, (str, os.PathLike)):
-        raise TypeError(f"{name} must be arrays. Got the path {str(first)!r} instead: pass {how}.")
 
 
 def shapes_and_dtype(images):

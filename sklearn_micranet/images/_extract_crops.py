@@ -6,10 +6,11 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_micranet._labels._coverage import MIN_COVERAGE, is_covered
+from sklearn_micranet._labels._coverage import MIN_COVERAGE, is_covered, warn_of_small
+from sklearn_micranet._labels._hints import refuse_paths
 from sklearn_micranet._stack._lazy_stack import LazyStack, n_samples
 
-from ._cut_crops import CutCrops, OneImage, check_arrays, crops_overlap, shapes_and_dtype
+from ._cut_crops import CutCrops, OneImage, crops_overlap, shapes_and_dtype
 from ._weak_labels import (
     check_objects,
     contain_boxes,
@@ -118,6 +119,11 @@ def extract_crops(
     TypeError
         If paths are passed for arrays.
 
+    Warns
+    -----
+    UserWarning
+        If most crops with a pixel of a mask count as without, under the default `min_coverage`.
+
     See Also
     --------
     stitch_crops : Put crop-sized results back in place.
@@ -159,7 +165,7 @@ def extract_crops(
         points, n_classes = check_objects("points", points, 2, n_classes)
         pixels = [nearest_pixels(*pair) for pair in zip(points, image_shapes, strict=True)]
 
-    positions, labels = [], []
+    positions, labels, has_pixels = [], [], []
     for index, image_shape in enumerate(image_shapes):
         corners = _grid(image_shape, size, step)
         if center_on_points:
@@ -173,6 +179,7 @@ def extract_crops(
             mask = OneImage(masks, index)
             n_pixels = count_pixels(mask, corners, size, image_shape, "masks")
             labels.append(is_covered(n_pixels, np.prod(size), min_coverage))
+            has_pixels.append(n_pixels > 0)
         elif boxes is not None:
             labels.append(contain_boxes(corners, size, boxes[index], n_classes, min_overlap))
         elif points is not None:
@@ -186,6 +193,9 @@ def extract_crops(
             f"No crop has a foreground share of at least min_foreground={min_foreground}. Lower "
             "it, or check that foreground is non-zero where there is something to see."
         )
+    labels = _join_labels(labels) if given else None
+    if has_pixels and min_coverage == MIN_COVERAGE:
+        warn_of_small(labels.reshape(len(positions), -1), np.concatenate(has_pixels), "crop")
     return Bunch(
         images=LazyStack(
             positions,
@@ -194,7 +204,7 @@ def extract_crops(
             dtype=dtype,
             batch_size=_CROPS_PER_BATCH,
         ),
-        labels=_join_labels(labels) if given else None,
+        labels=labels,
         positions=positions,
         groups=positions[:, 0].copy(),
         overlap=may_overlap and crops_overlap(positions, size),
@@ -205,9 +215,9 @@ def extract_crops(
 def _check_arrays(**arguments):
     for name, value in arguments.items():
         if name in ("boxes", "points") and value is not None:
-            check_arrays(name, value, "one table of numbers per image")
+            refuse_paths(name, value, "one table of numbers per image")
         elif value is not None:
-            check_arrays(name, value)
+            refuse_paths(name, value)
 
 
 def _check_window(size, step):

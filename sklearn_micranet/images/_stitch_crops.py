@@ -3,9 +3,8 @@
 import numpy as np
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sklearn_micranet._labels._hints import refuse_paths
 from sklearn_micranet._stack._lazy_stack import n_samples, take
-
-from ._cut_crops import check_arrays
 
 _CROPS_PER_BATCH = 32
 
@@ -58,7 +57,7 @@ def stitch_crops(crops, positions, image_shapes, *, method="mean", channels_last
     >>> [np.array_equal(image, back) for image, back in zip(images, stitched)]
     [True, True]
     """
-    check_arrays("crops", crops)
+    refuse_paths("crops", crops)
     crops = crops if hasattr(crops, "ndim") else np.asarray(crops)
     positions = np.asarray(positions)
     if positions.shape != (n_samples(crops), 3):

@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from sklearn_micranet._labels._images import read_images
 from sklearn_micranet._stack._lazy_stack import LazyStack
@@ -52,3 +56,64 @@ def test_reading_tells_what_a_network_has_to_know():
 def test_images_are_not_copied():
     X = np.zeros((2, 8, 8), dtype=np.uint8)
     assert read_images(X, name="X").stack is X
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        "a.tif",
+        Path("a.tif"),
+        ["a.tif"],
+        (Path("a.tif"),),
+        np.array(["a.tif"]),
+        pd.Series(["a.tif"]),
+        pd.DataFrame({"file": ["a.tif"]}),
+    ],
+)
+def test_paths_are_refused_with_advice(X):
+    with pytest.raises(TypeError, match=r"Got the path 'a.tif' instead: pass read_images\(path\)"):
+        read_images(X, name="X")
+
+
+@pytest.mark.parametrize(
+    ("X", "match"),
+    [
+        ({"images": np.zeros((2, 8, 8))}, "Got a dict instead: pass its images"),
+        ((x for x in np.zeros((2, 8, 8))), r"Got an iterator instead: pass list\(X\)"),
+        (pd.DataFrame({"image": list(np.zeros((2, 8, 8)))}), r"np.stack\(X\[column\]\)"),
+    ],
+)
+def test_what_holds_arrays_but_is_none_is_refused_with_advice(X, match):
+    with pytest.raises(TypeError, match=match):
+        read_images(X, name="X")
+
+
+@pytest.mark.parametrize(
+    ("X", "match"),
+    [
+        (np.zeros(24), r"Got the shape \(24,\) instead. Reshape your data"),
+        ([], r"0 sample\(s\)"),
+        (np.where(np.arange(128).reshape(2, 8, 8) == 70, np.nan, 0), "NaN.*first is in image 1"),
+        ([np.zeros((8, 8)), np.zeros((8, 8, 3))], r"number of channels. Got \[1, 3\]"),
+        ([np.zeros((8, 8)), np.zeros((8, 9))], "Got images of different sizes"),
+        ([Image.new("P", (8, 8))], r"mode P.*pass image.convert\('L'\)"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_with_advice(X, match):
+    with pytest.raises(ValueError, match=match):
+        read_images(X, name="X")
+
+
+def test_channels_first_in_image_shape_are_refused():
+    X = np.zeros((2, 3 * 8 * 9))
+    assert read_images(X, name="X", image_shape=(8, 9, 3)).n_channels == 3
+    with pytest.raises(ValueError, match=r"\(3, 8, 9\) instead, which looks like channels first"):
+        read_images(X, name="X", image_shape=(3, 8, 9))
+
+
+def test_images_of_pillow_are_images():
+    X = [Image.fromarray(np.full((9, 8 + i), 7, np.uint8)) for i in range(2)]
+    images = read_images(X, name="X", allow_ragged=True)
+    assert [image.shape for image in images.stack] == [(9, 8), (9, 9)]
+    assert images.stack[0].dtype == np.uint8
+    assert np.all(images.stack[0] == 7)

@@ -3,13 +3,18 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from lazy import objects
 from scipy.sparse import csr_array
 from sklearn.exceptions import DataConversionWarning
 
 from sklearn_micranet._labels._images import Images
 from sklearn_micranet._labels._labels import labels_from_masks, read_labels, read_plain_labels
+from sklearn_micranet._stack._lazy_stack import as_stack
 
 INDICATOR = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])
+
+
+NAMES = r"collection of labels for each image instead: pass .*MultiLabelBinarizer\(\)"
 
 
 def checked(y, n_samples=3):
@@ -61,7 +66,27 @@ def test_a_column_of_labels_is_flattened_with_a_warning():
         (None, "requires y to be passed, but the target y is None"),
         ([0, 1], r"inconsistent numbers of samples: \[3, 2\]"),
         (INDICATOR[:2], r"inconsistent numbers of samples: \[3, 2\]"),
-        ([0.0, np.nan, 1.0], "y contains NaN"),
+        ([0.0, np.nan, 1.0], "y contains NaN, None or NA 1 time.*leave out the images"),
+        (["a", None, "b"], "y contains NaN, None or NA 1 time"),
+        (pd.Series([0, pd.NA, pd.NA], dtype="Int64"), "y contains NaN, None or NA 2 time"),
+        (pd.Series(["a", "b", pd.NA], dtype="string"), "y contains NaN, None or NA 1 time"),
+        (["a", 1, 2], "labels of one type"),
+        ([["a", "b"], ["a"], []], NAMES),
+        ([("a", "b"), ("a", "c"), ("b", "c")], NAMES),
+        ([{"a", "b"}, {"a"}, set()], NAMES),
+        ([[0, 1], [0], []], NAMES),
+        (pd.Series([["a", "b"], ["a"], []]), NAMES),
+        (objects(["a", "b"], ["a"], []), NAMES),
+        ([[[0, 1, 2]], [], [[1, 3, 4]]], "Got positions of objects.*extract_crops"),
+        (np.zeros((3, 1, 3)), "Unknown label type"),
+        (np.zeros((3, 8, 9), dtype=bool), r"\(8, 9\) instead: pass `y\[:, np.newaxis\]`"),
+        (np.full((3, 8, 9), 255), r"pass `\(y > 0\)\[:, np.newaxis\]`"),
+        ([np.ones((8, 9))] * 3, r"pass `\[mask\[np.newaxis\] for mask in y\]`"),
+        (
+            [np.full((8, 9 + i), 255) for i in range(3)],
+            r"`\[\(mask > 0\)\[np.newaxis\] for mask in y\]`",
+        ),
+        (as_stack([np.ones((8, 9)), np.ones((9, 9))]), r"pass `\[mask\[np.newaxis\] for mask"),
         ([0.5, 1.5, 2.5], "Unknown label type: continuous"),
         (INDICATOR / 2, "Unknown label type: continuous-multioutput"),
         (INDICATOR + 1, "indicator matrix of 0 and 1 .* several columns of other values"),
@@ -75,6 +100,12 @@ def test_a_column_of_labels_is_flattened_with_a_warning():
 )
 def test_labels_that_do_not_fit_are_refused(y, match):
     with pytest.raises(ValueError, match=match):
+        checked(y)
+
+
+@pytest.mark.parametrize("y", [1, "cells", {0: "a"}, (label for label in "abc")])
+def test_what_is_no_sequence_of_labels_is_refused(y):
+    with pytest.raises(TypeError, match="a label for each image, in an array or a list"):
         checked(y)
 
 

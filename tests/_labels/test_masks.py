@@ -4,6 +4,7 @@ import torch
 from lazy import objects
 
 from sklearn_micranet._labels._masks import are_masks, check_masks
+from sklearn_micranet._stack._lazy_stack import as_stack
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,10 @@ from sklearn_micranet._labels._masks import are_masks, check_masks
         ([np.zeros((1, 4, 5)), np.zeros((1, 6, 5))], True),
         (np.zeros((2, 1, 4, 5), dtype=int).tolist(), True),
         (objects(np.zeros((1, 4, 5)), np.zeros((1, 6, 5))), True),
+        (as_stack([np.zeros((1, 4, 5)), np.zeros((1, 6, 5))]), True),
+        (as_stack([np.zeros((4, 5)), np.zeros((6, 5))]), False),
+        ([["a", "b"], ["a"]], False),
+        ([[["a"], ["b", "c"]]], False),
         (objects(np.zeros((0, 3)), np.zeros((2, 3))), False),
         (["cat", "dog"], False),
         ([0, 1], False),
@@ -59,7 +64,8 @@ def test_bool_masks_are_not_copied():
         (np.zeros((3, 2, 5, 4)), r"height and width of the images, \(4, 5\). Got \(5, 4\)"),
         (np.zeros((3, 1, 4, 5)), "one channel per class, 2 in all.*Got 1 instead"),
         (np.full((3, 2, 4, 5), -1), "instances must be integers that are not negative"),
-        (np.full((3, 2, 4, 5), 0.5), "bool, or hold 0 and 1 only"),
+        (np.zeros((3, 4, 5, 2)), r"Got \(5, 2\) instead.*pass `np.moveaxis\(masks, -1, 1\)`"),
+        (np.full((3, 2, 4, 5), 0.5), "bool, or hold 0 and 1 only.*pass `masks > 0`"),
         (np.full((3, 2, 4, 5), np.nan), "bool, or hold 0 and 1 only"),
         (np.full((3, 2, 4, 5), "a"), "bool, or hold 0 and 1 only"),
         ([np.zeros((2, 4, 5)), np.zeros((2, 4, 6))], "Got masks of different sizes instead"),

@@ -1,5 +1,6 @@
 import pickle
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import h5py
@@ -125,6 +126,26 @@ def test_a_class_is_present_from_the_very_share():
     assert extract_crops(np.zeros((1, 30, 10)), size=(30, 10), masks=mask).labels == [1]
     mask[0, 0, 0] = 0
     assert extract_crops(np.zeros((1, 30, 10)), size=(30, 10), masks=mask).labels == [0]
+
+
+def test_small_masks_are_not_lost_in_silence():
+    masks = np.zeros((1, 40, 40), dtype=bool)
+    masks[0, 3, 3] = masks[0, 33, 3] = masks[0, :20, 20:] = True  # 1, 1 and 400 of 400 px
+    images = np.zeros((1, 40, 40))
+    with pytest.warns(UserWarning, match="2 of 3 masks of class 0 .* of their crop and count") as w:
+        assert extract_crops(images, size=20, masks=masks).labels.tolist() == [0, 1, 0, 0]
+    assert w[0].filename == __file__
+    with warnings.catch_warnings(action="error"):
+        crops = extract_crops(images, size=20, masks=masks, min_coverage=0)
+        assert crops.labels.tolist() == [1, 1, 1, 0]
+        masks[0, 3, 3] = False
+        assert extract_crops(images, size=20, masks=masks).labels.tolist() == [0, 1, 0, 0]
+
+
+def test_names_of_classes_are_refused_with_advice():
+    for name, row in {"points": ["cell", 1, 2], "boxes": ["cell", 1, 2, 3, 4]}.items():
+        with pytest.raises(ValueError, match=f"{name} must hold numbers.*names.index"):
+            extract_crops(np.zeros((1, 9, 9)), size=4, **{name: [[row]]})
 
 
 def test_masks_of_several_classes_give_an_indicator():
