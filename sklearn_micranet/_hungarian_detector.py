@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_consistent_length
 
 from ._labels._maps import read_maps
 from ._labels._masks import are_masks
@@ -147,8 +148,11 @@ class HungarianDetector(BaseEstimator):
         self._validate_params()
         stack = read_maps(X, ndim=4, axes=_AXES)
         points = as_points(check_fit(y, stack) if are_masks(y) else y)
+        check_consistent_length(stack, points)
         # Without detections, to raise before segments are computed.
         detection_scores(points, [[]] * len(stack), max_distance=self.max_distance)
+        if not stack.is_ragged:
+            _check_classes(points, stack.shape[1])
         return detection_scores(points, self.predict(X), max_distance=self.max_distance).f1
 
     def __sklearn_tags__(self):
@@ -156,6 +160,17 @@ class HungarianDetector(BaseEstimator):
         tags.requires_fit = False
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _check_classes(points, n_maps):
+    """Raise a ValueError for true positions of a class that has no map, which cannot be found."""
+    for i, rows in enumerate(points):
+        wrong = [row[0] for row in rows if row[0] >= n_maps]
+        if wrong:
+            raise ValueError(
+                f"y must hold the indices of classes with maps, below {n_maps}, in its first "
+                f"column. Got {wrong[0]:g} for sample {i} instead."
+            )
 
 
 def _with_instances(stack, X):

@@ -73,8 +73,8 @@ def check_class_names(class_names, n_maps):
     class_names = np.asarray(class_names)
     if class_names.shape != (n_maps,):
         raise ValueError(
-            f"class_names must have one name per map, {n_maps}. Got the shape "
-            f"{class_names.shape} instead."
+            f"class_names must be a list of one name per map, {n_maps} in all. Got "
+            f"{class_names.tolist()!r} instead."
         )
     if len(set(map(str, class_names))) < n_maps:
         raise ValueError(f"class_names must differ. Got {class_names.tolist()} instead.")

@@ -74,6 +74,8 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
 
     Raises
     ------
+    TypeError
+        If `paths` are no paths.
     FileNotFoundError
         If a pattern or folder holds no image.
     ValueError
@@ -163,6 +165,9 @@ def read_images(paths, *, labels=None, plane=None, on_error="raise"):
 def _find_files(paths, table):
     """Return the files that `paths` mean, and those of the table that one folder should hold."""
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"paths must be paths. Got a {type(path).__name__} instead.")
     filenames = []
     for path in map(Path, paths):
         if path.is_dir():

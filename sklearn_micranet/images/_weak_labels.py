@@ -58,7 +58,7 @@ def check_objects(name, objects, n_coordinates, n_classes):
         Class index and coordinates.
     n_classes : int
     """
-    tables = [np.asarray(table, dtype=float) for table in objects]
+    tables = [_as_table(name, table, index) for index, table in enumerate(objects)]
     tables = [table if table.size else np.empty((0, n_coordinates + 1)) for table in tables]
     for index, table in enumerate(tables):
         if table.ndim == 2 and table.shape[1] == n_coordinates:
@@ -87,6 +87,16 @@ def check_objects(name, objects, n_coordinates, n_classes):
             "the firsts. Got an empty box instead; are rows and columns, or x and y, swapped?"
         )
     return tables, n_classes or n_found
+
+
+def _as_table(name, table, index):
+    try:
+        return np.asarray(table, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must hold numbers; the class of an object is its index, counted from 0. Got "
+            f"others for image {index} instead: pass names.index(name) for a name."
+        ) from None
 
 
 def nearest_pixels(points, image_shape):

@@ -210,6 +210,12 @@ def _check_samples(points_true, points_pred, n_columns, max_distance):
 
 
 def _check_rows(rows, name, n_columns):
+    if np.ndim(rows) != 2 and np.shape(rows) != (0,):
+        raise ValueError(
+            f"{name} must be a table of shape (n_objects, {' or '.join(map(str, n_columns))}), "
+            "positions with their class index: one table for each image. Got the shape "
+            f"{np.shape(rows)} instead."
+        )
     rows = check_points(rows, name)
     if len(rows) == 0:
         return np.empty((0, max(n_columns)))

@@ -172,4 +172,9 @@ def check_points(points, name):
     """Return points as a finite float64 array of shape (n_points, n_dims); ``[]`` is (0, 1)."""
     if np.shape(points) == (0,):
         return np.empty((0, 1))
+    if np.asarray(points).dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name} must hold positions, numbers in px; a class is its index, counted from 0. Got "
+            f"{np.asarray(points).dtype} instead."
+        )
     return check_array(points, dtype=np.float64, ensure_min_samples=0, input_name=name)

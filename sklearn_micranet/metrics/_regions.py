@@ -8,6 +8,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils.validation import check_consistent_length
 
+from sklearn_micranet._labels._hints import refuse_flat_masks
+
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
@@ -17,7 +19,8 @@ def as_points(y, name="y"):
     Points are returned as they are. An object of masks is a connected component (pixels share an
     edge or a corner), one of instances a number; its position is its `centres`.
     """
-    samples = [np.asarray(sample) for sample in y]
+    refuse_flat_masks(name, y, allow_instances=True)
+    samples = [_as_sample(name, sample) for sample in y]
     if not any(sample.ndim == 3 for sample in samples):
         return samples
     return [
@@ -151,16 +154,28 @@ def _images(instances):
     return [instances] if instances.ndim == 2 else instances
 
 
+def _as_sample(name, sample):
+    sample = np.asarray(sample)
+    if sample.dtype.kind not in "buif" and sample.size:
+        raise TypeError(
+            f"{name} must hold numbers; a class is the index of its map, counted from 0. Got "
+            f"{str(sample.ravel()[0])!r:.60} instead: read files with images.read_images, and pass "
+            "names.index(name) for a name."
+        )
+    return sample
+
+
 def _check_regions(y, name):
     if not np.iterable(y):
         raise ValueError(f"{name} must hold masks or instances. Got {y!r} instead.")
-    samples = [np.asarray(sample) for sample in y]
+    refuse_flat_masks(name, y, allow_instances=True)
+    samples = [_as_sample(name, sample) for sample in y]
     for i, sample in enumerate(samples):
         if sample.ndim != 3:
+            looks = {0: "a label", 1: "a row of labels", 2: "positions"}.get(sample.ndim, "a stack")
             raise ValueError(
                 f"{name} must hold masks or instances of shape (n_maps, height, width) for each "
-                f"sample. Got shape {sample.shape} for sample {i} instead. For one map of shape "
-                f"(height, width), pass `{name}[:, np.newaxis]`."
+                f"sample. Got {looks}, of shape {sample.shape}, for sample {i} instead."
             )
         if sample.dtype.kind == "f" and np.isin(sample, (0, 1)).all():
             samples[i] = sample != 0

@@ -7,6 +7,8 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from sklearn.utils import check_scalar
 
+from sklearn_micranet._stack._sources import is_ragged
+
 
 def iou_score(masks_true, masks_pred, *, zero_division=1.0):
     r"""Intersection over union (Jaccard index) of each pair of masks.
@@ -216,6 +218,11 @@ def _score_images(fraction, masks_true, masks_pred, zero_division):
 
 
 def check_masks(masks, name):
+    if is_ragged(masks):
+        raise ValueError(
+            f"{name} must all have one size. Got masks of different sizes instead: score them one "
+            "by one."
+        )
     masks = np.asarray(masks)
     if masks.dtype.kind not in "biu":
         raise TypeError(

@@ -100,6 +100,12 @@ def test_stack_can_be_pickled(folder, images):
     np.testing.assert_array_equal(back.images, images)
 
 
+@pytest.mark.parametrize("paths", [np.zeros((2, 8, 8)), [None], [Image.new("L", (8, 8))]])
+def test_what_is_no_path_is_refused(paths):
+    with pytest.raises(TypeError, match="paths must be paths"):
+        read_images(paths)
+
+
 def test_plane_of_png_is_refused(folder):
     with pytest.raises(ValueError, match=r"b\.png cannot be read: plane=0 chooses among"):
         read_images(folder / "b.png", plane=0)

@@ -57,7 +57,9 @@ def test_nothing_to_annotate():
 
 def test_wrong_input_raises():
     y = np.zeros((1, 1, 8, 8), dtype=bool)
-    with pytest.raises(ValueError, match="regions must hold masks or instances of shape"):
+    with pytest.raises(
+        ValueError, match=r"regions must hold masks of shape .*pass `regions\[:, np.newaxis\]`"
+    ):
         annotation_effort(y[0], crop_size=8)
     with pytest.raises(ValueError, match="regions must hold masks, of dtype bool or of 0 and 1"):
         annotation_effort(y + 0.5, crop_size=8)

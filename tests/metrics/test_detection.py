@@ -248,3 +248,17 @@ def test_curve_without_objects_warns_as_scikit_learn_does():
 def test_wrong_input_of_the_curve_raises(points_pred, max_distance, match):
     with pytest.raises(ValueError, match=match):
         detection_precision_recall_curve([OBJECT], points_pred, max_distance=max_distance)
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([["cell", 1, 2]], "a class is its index, counted from 0. Got <U"),
+        (np.zeros((8, 3), dtype=bool), "Got bool instead"),
+        (np.zeros((1, 8, 8)), r"must be a table of shape .* one table for each image"),
+        ([0, 1, 2], r"must be a table of shape .* Got the shape \(3,\)"),
+    ],
+)
+def test_what_are_no_positions_is_refused_with_advice(rows, match):
+    with pytest.raises(ValueError, match=match):
+        detection_scores([rows], [[]], max_distance=1)

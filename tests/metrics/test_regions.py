@@ -118,15 +118,23 @@ def test_samples_of_different_sizes_and_without_objects():
 
 
 def test_what_is_neither_masks_nor_instances_raises():
-    with pytest.raises(ValueError, match=r"Got shape \(3, 4\) for sample 0 instead"):
+    with pytest.raises(ValueError, match=r"\(3, 4\) instead: pass `y\[:, np.newaxis\]`"):
         as_masks(np.zeros((2, 3, 4), bool))
-    with pytest.raises(ValueError, match=r"y must hold masks or instances.*Got shape \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"pass `\[mask\[np.newaxis\] for mask in y\]`"):
+        as_points(list(np.full((2, 3, 5), 7)))  # whose numbers tell touching objects apart
+    with pytest.raises(ValueError, match=r"Got a label, of shape \(\), for sample 0"):
+        as_masks([0, 1])
+    with pytest.raises(TypeError, match=r"pass names\.index"):
+        as_points([[["cell", 1, 2]]])
+    with pytest.raises(
+        ValueError, match=r"y must hold masks or instances.*Got positions, of shape \(1, 3\)"
+    ):
         as_instances([[[0, 1, 2]]])
     with pytest.raises(
         ValueError, match=r"0 and 1 only, or instances.*Got other values of float64"
     ):
         as_points(np.full((1, 1, 3, 4), 0.5))
-    with pytest.raises(TypeError, match=r"y\[0\] must hold integers.*Got <U1"):
+    with pytest.raises(TypeError, match=r"y must hold numbers.*Got 'a'"):
         as_masks(np.full((1, 1, 3, 4), "a"))
     for y in (None, 7):
         with pytest.raises(ValueError, match=f"y must hold masks or instances. Got {y} instead"):

@@ -192,7 +192,7 @@ def test_truth_of_the_wrong_kind_raises_before_anything_is_predicted():
 
         predict_instances = predict
 
-    with pytest.raises(ValueError, match=r"points_true\[0\] must have 3 columns"):
+    with pytest.raises(ValueError, match=r"pass `y\[:, np.newaxis\]`"):
         detection_scorer(max_distance=1)(Untouched(), [0], np.zeros((1, 8, 8), int))
     with pytest.raises(ValueError, match="y must hold masks or instances"):
         mask_scorer()(Untouched(), [0], POINTS[:1])

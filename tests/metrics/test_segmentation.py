@@ -142,3 +142,11 @@ def test_wrong_radius_raises():
         symmetric_boundary_dice_score(mask, mask, radius=0)
     with pytest.raises(TypeError, match="radius must be an instance of"):
         symmetric_boundary_dice_score(mask, mask, radius=1.5)
+
+
+def test_masks_of_different_sizes_are_refused_with_advice():
+    masks = [np.zeros((4, 5), bool), np.zeros((4, 6), bool)]
+    with pytest.raises(
+        ValueError, match=r"masks_true must all have one size.*score them one by one"
+    ):
+        iou_score(masks, masks)
