@@ -28,6 +28,10 @@ def refuse_paths(name, value, how="read_images(path).images"):
     if hasattr(value, "__next__"):
         raise TypeError(f"{name} must be arrays. Got an iterator instead: pass list({name}).")
     first = value if isinstance(value, (str, os.PathLike)) else _first_element(value)
+    if isinstance(first, tuple) and first and n_dims(first[0]):
+        raise TypeError(
+            f"{name} must be arrays. Got pairs of them instead: pass images and labels apart."
+        )
     if isinstance(first, (str, os.PathLike)):
         raise TypeError(f"{name} must be arrays. Got the path {str(first)!r} instead: pass {how}.")
     if getattr(value, "ndim", 0) == 2 and np.ndim(first):
@@ -62,7 +66,8 @@ def refuse_what_is_no_label(y):
     if _are_collections(y):
         _refuse_collections(y)
     _refuse_missing(y)
-    if isinstance(y, list) and {isinstance(label, str) for label in y} == {True, False}:
+    elements = y if isinstance(y, list) or getattr(y, "dtype", None) == np.dtype(object) else []
+    if {isinstance(label, str) for label in elements} == {True, False}:
         raise ValueError(
             "y must hold labels of one type. Got text and others instead: pass "
             "[str(label) for label in y]."
@@ -129,11 +134,7 @@ def _refuse_collections(y):
 
 def _refuse_missing(y):
     """Raise a ValueError if y holds None, NaN, or NA of pandas."""
-    labels = np.asarray(y) if n_dims(y) is not None else np.empty(0)
-    if labels.dtype == object:
-        missing = np.array([_is_missing(label) for label in labels.ravel()], dtype=bool)
-    else:
-        missing = np.isnan(labels).ravel() if labels.dtype.kind == "f" else np.empty(0, dtype=bool)
+    missing = is_missing(np.asarray(y) if n_dims(y) is not None else np.empty(0))
     if missing.any():
         raise ValueError(
             f"y must hold a label for each image. Input y contains NaN, None or NA "
@@ -141,8 +142,14 @@ def _refuse_missing(y):
         )
 
 
-def _is_missing(label):
-    return label is None or type(label).__name__ == "NAType" or bool(label != label)
+def is_missing(values):
+    """Return which values of an array are None, NaN, or NA of pandas."""
+    if values.dtype.kind == "T":
+        values = values.astype(object)
+    if values.dtype != object:
+        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    missing = [v is None or type(v).__name__ == "NAType" or bool(v != v) for v in values.ravel()]
+    return np.reshape(missing, values.shape).astype(bool)
 
 
 def n_dims(value):

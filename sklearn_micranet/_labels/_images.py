@@ -207,6 +207,11 @@ def _check_not_empty(images):
 
 
 def _check_array(X, name):
+    if np.ma.is_masked(X):
+        raise ValueError(
+            "X must hold a value for every pixel. Got a masked array with masked pixels instead: "
+            "pass X.filled(value)."
+        )
     images = check_array(
         X,
         allow_nd=True,
@@ -221,6 +226,8 @@ def _check_array(X, name):
             f"n_channels) or, flattened, (n_samples, n_features). Got the shape {images.shape} "
             "instead. Reshape your data, a single sample as sample[np.newaxis]."
         )
+    if images.dtype.kind not in "buif":
+        raise ValueError(f"X must hold real numbers. Got the dtype {images.dtype} instead.")
     _check_finite(images)
     is_wide = images.dtype.kind == "f" and images.dtype.itemsize > 4 and images.size
     if is_wide and max(images.max(), -images.min()) > np.finfo(np.float32).max:

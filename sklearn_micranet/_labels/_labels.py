@@ -67,7 +67,11 @@ def read_plain_labels(y, n_samples, *, name):
     if hasattr(y, "toarray"):
         y = y.toarray()
     refuse_what_is_no_label(y)
+    if getattr(getattr(y, "dtype", None), "kind", "") == "T":  # NumPy's strings of any length
+        y = np.array(y.tolist())
     y = check_array(y, ensure_2d=False, allow_nd=True, dtype=None, input_name="y")
+    if y.dtype == object and not any(isinstance(label, str) for label in y.ravel()):
+        y = np.array(y.tolist())  # numbers, of whose dtype pandas lost track
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     check_consistent_length(np.empty(n_samples), y)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ._hints import is_missing
+
 
 def check_groups(groups, n_samples):
     """Return the groups of samples as an array; None stays None."""
@@ -12,6 +14,11 @@ def check_groups(groups, n_samples):
         raise ValueError(
             f"groups must hold one entry for each of the {n_samples} images. Got the shape "
             f"{groups.shape} instead."
+        )
+    if is_missing(groups).any():
+        raise ValueError(
+            "groups must hold the group of each image. Got None, NaN or NA instead: give images "
+            "that belong to no group a group of their own."
         )
     return groups
 

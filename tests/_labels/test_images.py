@@ -80,6 +80,7 @@ def test_paths_are_refused_with_advice(X):
     [
         ({"images": np.zeros((2, 8, 8))}, "Got a dict instead: pass its images"),
         ((x for x in np.zeros((2, 8, 8))), r"Got an iterator instead: pass list\(X\)"),
+        ([(np.zeros((8, 8)), 0), (np.zeros((8, 8)), 1)], "Got pairs .* images and labels apart"),
         (pd.DataFrame({"image": list(np.zeros((2, 8, 8)))}), r"np.stack\(X\[column\]\)"),
     ],
 )
@@ -96,6 +97,8 @@ def test_what_holds_arrays_but_is_none_is_refused_with_advice(X, match):
         (np.where(np.arange(128).reshape(2, 8, 8) == 70, np.nan, 0), "NaN.*first is in image 1"),
         ([np.zeros((8, 8)), np.zeros((8, 8, 3))], r"number of channels. Got \[1, 3\]"),
         ([np.zeros((8, 8)), np.zeros((8, 9))], "Got images of different sizes"),
+        (np.ma.masked_equal(np.arange(128).reshape(2, 8, 8), 70), r"pass X.filled\(value\)"),
+        (np.zeros((2, 8, 8), dtype="M8[s]"), r"real numbers. Got the dtype datetime64\[s\]"),
         ([Image.new("P", (8, 8))], r"mode P.*pass image.convert\('L'\)"),
     ],
 )

@@ -49,10 +49,20 @@ def test_indicator_matrices_become_integers(y):
         [True, False, True],
         [-3, 70, 70],
         [1.0, 2.0, 1.0],
+        np.array([1, 2, 1], dtype=object),
+        pd.Series([1, 2, 1], dtype=object),
+        pd.Series(["cat", "dog", "cat"], dtype="string"),
+        pd.Series([1, 2, 1], dtype="Int64"),
+        np.array(["cat", "dog", "cat"], dtype=np.dtypes.StringDType()),
     ],
 )
 def test_class_labels_are_left_as_they_are(y):
     assert checked(y).tolist() == list(y)
+
+
+def test_numbers_in_arrays_of_objects_become_numbers():
+    assert checked(np.array([1, 2, 1], dtype=object)).dtype.kind == "i"
+    assert checked(np.array([True, False, True], dtype=object)).dtype == bool
 
 
 def test_a_column_of_labels_is_flattened_with_a_warning():
@@ -71,6 +81,11 @@ def test_a_column_of_labels_is_flattened_with_a_warning():
         (pd.Series([0, pd.NA, pd.NA], dtype="Int64"), "y contains NaN, None or NA 2 time"),
         (pd.Series(["a", "b", pd.NA], dtype="string"), "y contains NaN, None or NA 1 time"),
         (["a", 1, 2], "labels of one type"),
+        (objects("a", 1, 2), "labels of one type"),
+        (
+            np.array(["a", None, "b"], dtype=np.dtypes.StringDType(na_object=None)),
+            "y contains NaN, None or NA 1 time",
+        ),
         ([["a", "b"], ["a"], []], NAMES),
         ([("a", "b"), ("a", "c"), ("b", "c")], NAMES),
         ([{"a", "b"}, {"a"}, set()], NAMES),

@@ -93,3 +93,9 @@ def test_groups_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"each of the 3 images. Got the shape \(2,\)"):
         check_groups([0, 1], 3)
     assert check_groups(None, 3) is None
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_groups_must_be_known(missing):
+    with pytest.raises(ValueError, match="Got None, NaN or NA instead: give images"):
+        check_groups(np.array(["a", "b", missing], dtype=object), 3)
