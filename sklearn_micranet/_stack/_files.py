@@ -28,6 +28,11 @@ def atomic_path(path):
     part : pathlib.Path
         To be written and closed within the context.
 
+    Raises
+    ------
+    ValueError
+        If `path` is a folder or a device.
+
     Examples
     --------
     >>> from pathlib import Path
@@ -39,7 +44,9 @@ def atomic_path(path):
     ...     Path(folder, "new", "file.txt").read_text()
     'whole'
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a file, new or old. Got a folder or a device instead.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
