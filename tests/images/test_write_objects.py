@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,3 +329,12 @@ def test_missing_packages_are_named(suffix, module, extra, tmp_path, monkeypatch
 def test_numbers_that_label_images_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"hold numbers below 16777216\. Got 16777216"):
         written(tmp_path, ".tif", np.full((1, 2, 2), 2**24), None)
+
+
+def test_periods_in_the_names_of_samples_are_kept(tmp_path):
+    names = ["iso.2334", "iso.2335.tif", "iso.2336.ome.tif", "0.5 uM"]
+    paths = write_objects(
+        tmp_path / "{sample}.geojson", np.zeros((4, 1, 3, 3), int), sample_names=names
+    )
+    expected = ["iso.2334", "iso.2335", "iso.2336", "0.5 uM"]
+    assert [Path(path).name for path in paths] == [f"{name}.geojson" for name in expected]
