@@ -43,7 +43,7 @@ def fit_head(head, features, logits):
     r2 : ndarray of shape (n_outputs,)
         Share of the variance of the logits that is explained, of each window by the others.
     """
-    scaler = StandardScaler().fit(features.astype(np.float64))
+    scaler = StandardScaler().set_output(transform="default").fit(features.astype(np.float64))
     scaled = scaler.transform(features.astype(np.float64))
     missing = logits - head(features.astype(np.float64))
     ridge = RidgeCV(_ALPHAS, alpha_per_target=True, store_cv_results=True).fit(scaled, missing)

@@ -153,7 +153,7 @@ class PixelModel:
         n_components = min(self.scale.n_components, *features.shape)
         self.whiten = make_pipeline(
             StandardScaler(), PCA(n_components, whiten=True, svd_solver="covariance_eigh")
-        )
+        ).set_output(transform="default")  # whatever the user's own output is
         belief = prior(gate.T, np.ones(gate.shape[1], bool), top=0.3, floor=0.01, gamma=in_fit)
         self.classifier, self.share, self.objective = expectation_maximisation(
             self.classifier,
