@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from ._labels._hints import refuse_flat_masks
 from ._labels._maps import read_maps
 from ._labels._masks import are_masks
 from ._masks._instances import SPLITS
@@ -209,6 +210,7 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
         stack = read_maps(X, ndim=4, axes=_AXES)
         forget(self)
         if self.method == "learned":
+            refuse_flat_masks("y", y, allow_instances=True)
             if not are_masks(y):
                 got = None if y is None else getattr(y, "shape", type(y).__name__)
                 raise ValueError(

@@ -746,6 +746,8 @@ def test_maps_of_other_classes_than_those_learned_are_refused(method):
         (None, 'needs masks of shape.*Got None instead.*such as "otsu"'),
         (np.zeros(6), r"needs masks of shape.*Got \(6,\) instead"),
         (np.zeros((6, 2)), r"needs masks of shape.*Got \(6, 2\) instead"),
+        (np.zeros((6, 20, 24)), r"pass `y\[:, np.newaxis\]`"),
+        ([np.zeros((20, 24))] * 6, r"pass `\[mask\[np.newaxis\] for mask in y\]`"),
         (["a", "b"] * 3, "needs masks of shape.*Got list instead"),
         ([np.zeros((n, 3)) for n in range(6)], "needs masks of shape.*Got list instead"),
         (np.zeros((6, 2, 24, 20)), r"height and width of the images, \(20, 24\)"),
@@ -860,7 +862,7 @@ def test_score_is_one_without_any_mask_and_zero_when_all_are_missed():
         (np.zeros((5, 2, 20, 24)), "inconsistent numbers of samples"),
         (np.full((6, 2, 20, 24), 0.5), "0 and 1 only, or instances.*Got other values of float64"),
         (np.full((6, 2, 20, 24), -1), r"y\[0\] must not hold negative numbers"),
-        (np.zeros((6, 2)), r"must hold masks or instances.*Got shape \(2,\) for sample 0"),
+        (np.zeros((6, 2)), r"must hold masks or instances.*Got a row of labels, of shape \(2,\)"),
         (None, "must hold masks or instances. Got None instead"),
     ],
 )

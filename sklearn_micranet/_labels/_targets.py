@@ -131,6 +131,11 @@ class Targets:
 
     def check_threshold(self, threshold):
         """Raise a ValueError unless there is one probability, or one for each output."""
+        if isinstance(threshold, dict):
+            raise TypeError(
+                "threshold must be one number or one per class. Got a dict instead: pass a list "
+                f"in the order of the classes, {self.classes.tolist()}."
+            )
         threshold = np.asarray(threshold, dtype=float)
         if threshold.shape not in ((), (self.n_outputs,)):
             raise ValueError(

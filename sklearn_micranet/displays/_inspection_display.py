@@ -261,9 +261,12 @@ def _column_and_truth(y, classes, pos_label, map_index):
     if pos_label is None:
         if len(classes) != 2 or not set(classes) <= {-1, 0, 1}:
             raise ValueError(
-                f"pos_label must be one of {classes}, the class to look for. Got None instead."
+                f"pos_label must be one of {np.array(classes).tolist()}, the class to look for. "
+                "Got None instead."
             )
         pos_label = classes[1]
     if pos_label not in classes:
-        raise ValueError(f"pos_label must be one of {classes}. Got {pos_label!r} instead.")
+        raise ValueError(
+            f"pos_label must be one of {np.array(classes).tolist()}. Got {pos_label!r} instead."
+        )
     return classes.index(pos_label), y == pos_label

@@ -1,16 +1,16 @@
 """Detections and true positions of one image."""
 
 import numpy as np
-from sklearn.utils import check_array
 
 from sklearn_micranet.metrics import match_points
+from sklearn_micranet.metrics._matching import check_points as _check_points
 
 
 def check_points(rows, name, n_columns):
     """Return rows (map index, row, column) of the detections or true positions of one image."""
     if np.size(rows) == 0:
         return np.empty((0, max(n_columns)))
-    rows = check_array(rows, dtype=np.float64, input_name=name)
+    rows = _check_points(rows, name)
     if rows.shape[1] not in n_columns:
         raise ValueError(
             f"{name} of an image must have {' or '.join(map(str, n_columns))} columns, the first "

@@ -168,6 +168,8 @@ def _levels(name, values, given):
     """Return the names that occur, or those given, and the place of each value among them."""
     if given is None:
         return np.unique(values, return_inverse=True)
+    if isinstance(given, str):
+        raise TypeError(f"{name} must be a list of names. Got {given!r} instead.")
     places = {value: i for i, value in enumerate(np.asarray(given).tolist())}
     unknown = set(values.tolist()) - set(places)
     if unknown:

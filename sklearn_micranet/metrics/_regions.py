@@ -40,16 +40,23 @@ def as_instances(y, name="y"):
     """Return numbered objects for each sample: those of masks are their connected components."""
     samples = _check_regions(y, name)
     if any(sample.dtype != bool and sample.max(initial=0) > 1 for sample in samples):
-        if all(np.isin(sample, (0, 255)).all() for sample in samples):
-            raise ValueError(
-                f"{name} must hold masks, or instances with a number for each object. Got 0 and "
-                f"255 only instead, which looks like masks: pass `{name} > 0`."
-            )
+        _refuse_grey_masks(samples, f"{name} must hold masks, or instances with", f"{name} > 0")
         return samples
     return [
         np.stack([ndimage.label(mask, structure=_NEIGHBOURS)[0] for mask in sample])
         for sample in samples
     ]
+
+
+def _refuse_grey_masks(samples, must, pass_):
+    """Raise a ValueError if all instances are 0 or 255, the grey levels of masks in files."""
+    if any(s.max(initial=0) == 255 for s in samples) and all(
+        np.isin(sample, (0, 255)).all() for sample in samples
+    ):
+        raise ValueError(
+            f"{must} a number for each object. Got 0 and 255 only instead, which looks like "
+            f"masks: pass `{pass_}`."
+        )
 
 
 def check_fit(y, stack, name="y"):
@@ -141,6 +148,9 @@ def check_instance_pairs(instances_true, instances_pred):
                 f"Got {pred.shape} instead."
             )
         pairs.append((true, pred))
+    for name, samples in zip(("true", "pred"), zip(*pairs, strict=True), strict=False):
+        name = f"instances_{name}"
+        _refuse_grey_masks(samples, f"{name} must hold", f"skimage.measure.label({name} > 0)")
     return pairs
 
 

@@ -158,3 +158,8 @@ def test_mean_logits_of_extreme_logits_are_finite_and_keep_their_order(y):
         np.testing.assert_allclose(probabilities[2, column], 1 / 2, atol=1e-6)
         assert mean[0, 0] == pytest.approx(300)
         assert mean[1, 0] == pytest.approx(-300)
+
+
+def test_a_threshold_for_each_class_is_no_dict():
+    with pytest.raises(TypeError, match=r"Got a dict instead: pass a list in the order .*'a', 'b'"):
+        Targets.of(np.array(["a", "b"])).check_threshold({"a": 0.5})

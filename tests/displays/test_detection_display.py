@@ -138,6 +138,7 @@ def test_from_an_estimator():
         ({"detections": [[[1, 2]], []]}, "must have 3 or 4 columns, .* Got 2 columns instead"),
         ({"detections": [[[0.5, 2, 3]], []]}, r"hold map indices, .* Got \[0.5\] instead"),
         ({"detections": [[[0, np.nan, 3]], []]}, "Input detections contains NaN"),
+        ({"detections": [[["cell", 2, 3]], []]}, "a class is its index, counted from 0"),
         ({"points_true": [[], []]}, "required together. Got only one of them"),
         ({"max_distance": 3}, "required together. Got only one of them"),
         ({"points_true": [[[0, 1, 2, 3]], []], "max_distance": 3}, "points_true of an image must"),

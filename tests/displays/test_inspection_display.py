@@ -87,7 +87,7 @@ def test_which_of_two_named_classes_is_looked_for_is_not_guessed():
     classifier = Classifier()
     classifier.classes_ = np.array(["cell", "empty"])
     y = np.where(IS_TRUE, "cell", "empty")
-    with pytest.raises(ValueError, match=r"the class to look for. Got None instead"):
+    with pytest.raises(ValueError, match=r"\['cell', 'empty'\], the class to look for. Got None"):
         InspectionDisplay.from_estimator(classifier, WINDOWS, y)
     with pytest.raises(ValueError, match=r"pos_label must be one of .* Got 'rod' instead"):
         InspectionDisplay.from_estimator(classifier, WINDOWS, y, pos_label="rod")

@@ -130,6 +130,11 @@ def test_wrong_input_is_refused(options, message):
         summarize_objects(TABLE, **options)
 
 
+def test_a_name_is_no_list_of_names():
+    with pytest.raises(TypeError, match="class_names must be a list of names"):
+        summarize_objects(TABLE, class_names="cell")
+
+
 def test_a_table_without_classes_is_refused():
     with pytest.raises(ValueError, match=r"columns sample and class\. Got no \{'class'\}"):
         summarize_objects({"sample": [1]})

@@ -227,3 +227,15 @@ def test_wrong_parameters_raise():
         instance_scores([[1]], [[1]], zero_division="warn")
     with pytest.raises(ValueError, match="thresholds must hold at least one number"):
         average_precision_score([[1]], [[1]], thresholds=[])
+
+
+def test_masks_of_grey_levels_are_no_instances():
+    numbered = np.array([[0, 255, 254, 0]])
+    assert instance_scores(numbered, numbered).tp == 2
+    for name, pair in {
+        "true": (255 * (numbered > 0), numbered),
+        "pred": (numbered, 255 * (numbered > 0)),
+    }.items():
+        match = rf"Got 0 and 255 only instead.*`skimage.measure.label\(instances_{name} > 0\)`"
+        with pytest.raises(ValueError, match=match):
+            instance_scores(*pair)
