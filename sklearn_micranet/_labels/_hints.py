@@ -6,7 +6,7 @@ import numpy as np
 
 from sklearn_micranet._stack._sources import is_ragged, unpacked
 
-_MAX_COLUMNS = 4  # of positions: class index, row, column, score
+_MAX_COLUMNS = 5  # of positions and boxes, with a class index or a score
 _COLLECTIONS = (list, tuple, set, frozenset)
 
 
@@ -28,7 +28,7 @@ def refuse_paths(name, value, how="read_images(path).images"):
     if hasattr(value, "__next__"):
         raise TypeError(f"{name} must be arrays. Got an iterator instead: pass list({name}).")
     first = value if isinstance(value, (str, os.PathLike)) else _first_element(value)
-    if isinstance(first, tuple) and first and n_dims(first[0]):
+    if isinstance(first, tuple) and first and len(getattr(first[0], "shape", ())) > 1:
         raise TypeError(
             f"{name} must be arrays. Got pairs of them instead: pass images and labels apart."
         )

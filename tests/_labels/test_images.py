@@ -114,6 +114,11 @@ def test_channels_first_in_image_shape_are_refused():
         read_images(X, name="X", image_shape=(3, 8, 9))
 
 
+def test_rows_of_pixels_in_tuples_are_images():
+    X = tuple(tuple(tuple(range(9)) for _ in range(8)) for _ in range(2))
+    assert read_images(X, name="X").size == (8, 9)
+
+
 def test_images_of_pillow_are_images():
     X = [Image.fromarray(np.full((9, 8 + i), 7, np.uint8)) for i in range(2)]
     images = read_images(X, name="X", allow_ragged=True)

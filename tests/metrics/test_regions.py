@@ -121,7 +121,7 @@ def test_what_is_neither_masks_nor_instances_raises():
     with pytest.raises(ValueError, match=r"\(3, 4\) instead: pass `y\[:, np.newaxis\]`"):
         as_masks(np.zeros((2, 3, 4), bool))
     with pytest.raises(ValueError, match=r"pass `\[mask\[np.newaxis\] for mask in y\]`"):
-        as_points(list(np.full((2, 3, 5), 7)))  # whose numbers tell touching objects apart
+        as_points(list(np.full((2, 3, 6), 7)))  # whose numbers tell touching objects apart
     with pytest.raises(ValueError, match=r"Got a label, of shape \(\), for sample 0"):
         as_masks([0, 1])
     with pytest.raises(TypeError, match=r"pass names\.index"):
