@@ -391,7 +391,7 @@ GOOD = random_maps(0)
         ([], ValueError, "Got 1 dimensions instead"),
         (None, ValueError, "Got 0 dimensions instead"),
         (np.full((1, 1, 8, 4, 4), "a"), ValueError, "not compatible with arrays of bytes/strings"),
-        ("maps", ValueError, "not compatible with arrays of bytes/strings"),
+        ("maps", TypeError, "Got the path 'maps' instead: pass what the steps before return"),
         (1j * GOOD, ValueError, "Complex data not supported"),
         ([GOOD[0], GOOD[0, :, :, :3, :3], filled(np.nan)[1]], ValueError, "contains NaN"),
     ],

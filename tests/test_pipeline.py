@@ -573,7 +573,7 @@ def test_wrong_points_are_refused_before_a_map_is_computed(data, frozen, explain
     pipe = make_steps(frozen, detect=True).fit(images, labels)
     with pytest.raises(ValueError, match=r"points_true\[0\] must have 3 columns"):
         pipe.score(images, [[[1, 2]]] * len(images))
-    with pytest.raises(ValueError, match="one array for each sample"):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         pipe.score(images, [[[0, 1, 2]]])
     assert explained == []
 

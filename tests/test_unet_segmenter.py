@@ -393,7 +393,7 @@ def test_sklearn_checks(check):
         (IMAGES.reshape(30, -1), MASKS, r"Got 2 dimensions instead: reshape"),
         (IMAGES[:, :10], MASKS, r"of \(10, 28\) px.*Got the shapes \(2, 20, 28\) instead"),
         (IMAGES[:20], MASKS, "each of the 20 images. Got 30 instead"),
-        (IMAGES, np.arange(30) % 2, r"Got shape \(\) for sample 0 instead"),
+        (IMAGES, np.arange(30) % 2, r"Got a label, of shape \(\), for sample 0"),
         (IMAGES, MASKS & False, "at least one pixel of a structure. Got empty masks only"),
         ([IMAGES[0], IMAGES[1, :9]], MASKS[:2], "Training images must all have one size"),
         (IMAGES[:1, :8, :8], MASKS[:1, :, :8, :8] | True, r"Got one image of \(8, 8\) px instead"),
