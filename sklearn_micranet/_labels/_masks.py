@@ -58,7 +58,7 @@ def check_masks(masks, X, size, n_classes=None):
     if masks.dtype != bool and not is_counted and not np.isin(masks, (0, 1)).all():
         raise ValueError(
             "Masks must be bool, or hold 0 and 1 only, and instances must be integers that are not "
-            f"negative. Got other values of {masks.dtype} instead: pass `masks > 0`, if that is what "
-            "they mean."
+            f"negative. Got other values of {masks.dtype} instead. If they mean that, pass "
+            "`masks > 0`."
         )
     return masks.astype(bool, copy=False)
