@@ -19,18 +19,17 @@ from ._labels._labels import read_labels, read_y
 from ._labels._masks import are_masks
 from ._labels._splits import check_groups
 from ._labels._targets import Targets
+from ._network._features import features_of
 from ._network._fine_tuning import (
     freeze,
     load_pretrained,
     pretrained_weights,
     updated_parameters,
 )
-from ._network._input import equal_sizes, in_fitting_parts, to_tensor
 from ._network._module import MicraNet
 from ._network._shape import N_DEPTHS
 from ._network._weights import architecture_of, read_weights, write_weights
 from ._network_classifier import Explained, NetworkClassifier, forget
-from ._stack._sources import take
 from ._training._augmentation import make_augmenter
 from ._training._batches import BatchIterator
 from ._training._checkpoint import Checkpoint, training_key
@@ -41,6 +40,8 @@ from ._training._loss import WeightedLoss, class_weights, is_balanced
 from ._training._net import build_net, finish_net, own_copies
 from ._training._schedule import training_callbacks
 from ._training._seeding import draw_seed, resolve_device, seeded
+
+_N_PREDICTED = 32  # images at most at a time, so that a sum in the linear layer is always the same
 
 
 class MicraNetClassifier(NetworkClassifier):
@@ -706,13 +707,8 @@ class MicraNetClassifier(NetworkClassifier):
     def _logits(self, images):
         logits = np.empty((len(images), self._targets.n_outputs), dtype=np.float32)
         self.module_.eval()  # whoever trained net_ directly may have left it in training mode
-        device = next(self.module_.parameters()).device
-
-        def compute(part):
-            return self.module_(to_tensor(part, images.image_shape).to(device)).cpu().numpy()
-
-        for start in range(0, len(images), self.batch_size):
-            rows = np.arange(start, min(start + self.batch_size, len(images)))
-            for part, group in equal_sizes(take(images.stack, rows)):
-                logits[rows[part]] = in_fitting_parts(compute, group)
+        for start in range(0, len(images), _N_PREDICTED):
+            rows = np.arange(start, min(start + _N_PREDICTED, len(images)))
+            features = features_of(self.module_, images, rows)
+            logits[rows] = self.module_.logits(features).cpu().numpy()
         return logits

@@ -35,7 +35,8 @@ from ._hungarian_detector import HungarianDetector
 from ._intensity_scaler import IntensityScaler
 from ._labels._splits import check_groups
 from ._network._shape import STRIDE
-from ._network._windows import HALO, WindowNetworks
+from ._network._tiles import HALO
+from ._network._windows import WindowNetworks
 from ._network_classifier import classifier_explained_by, forget
 from ._stack._keys import key_of, key_of_array
 from .images import extract_crops

@@ -15,6 +15,7 @@ from . import __version__
 from ._network._input import equal_sizes, in_fitting_parts, to_tensor
 from ._network._local_maps import FoldedNetwork, forward, local_maps
 from ._network._shape import IMAGE_LAYER, LAYER_NAMES
+from ._network._tiled_maps import TiledImage, n_pixels_of_tile, n_whole, scan, tiled_local_maps
 from ._network_classifier import classifier_explained_by, routed_to_estimator, router_of
 from ._stack._keys import key_of, key_of_array
 from ._stack._lazy_stack import LazyStack
@@ -54,7 +55,8 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
         change of any of these computes them anew. An image of 256 x 256 px takes 0.7 MB for each
         class explained.
     batch_size : int, default=8
-        Number of images computed at a time. Memory grows with it, not with the number of images.
+        Number of images computed at a time, fewer if they are large. Memory grows neither with the
+        number of images nor, but for the maps of one image, with their size.
 
     Attributes
     ----------
@@ -176,15 +178,15 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
             X = step.transform(X)
         images = classifier._read_images(X)
         explain = _Explain(explained, self.classes, self.include_image)
+        names = _layer_names(len(explained.networks), self.include_image)
+        n_maps = len(explained.targets.map_outputs)
         small_maps = LazyStack(
             images.stack,
             explain,
             item_shape=None,
-            batch_size=self.batch_size,
+            batch_size=images.batch_size(self.batch_size, n_maps * len(names)),
             memory=self.memory,
         )
-        names = _layer_names(len(explained.networks), self.include_image)
-        n_maps = len(explained.targets.map_outputs)
         full = partial(_upsampled, n_maps=n_maps, min_max=self.min_max)
         item_shape = images.size and (n_maps, len(names), *images.size)
         maps = small_maps.map(full, item_shape=item_shape, layer_names=names)
@@ -288,24 +290,28 @@ class _Explain:
 
     def _explain(self, images):
         """Return the maps of images of one size."""
-        image_shape = self.explained.image_shape
-        size = tuple(images.shape[1:3] if images.ndim > 2 else image_shape[:2])
-        device = self.folded[0].linear[0].device
-        tensor = to_tensor(images, image_shape).to(device)
+        if images.ndim == 2:
+            images = images.reshape(len(images), *self.explained.image_shape)
+        size = tuple(images.shape[1:3])
+        n_pixels = size[0] * size[1]
+        if not n_whole(self.folded, n_pixels):
+            return [self._explain_tiled(image) for image in images]
+        device, n_images = self.folded[0].linear[0].device, 1
         # A CPU is fastest when the activations of what it works on fit its cache.
-        parts = tensor.split(1 if device.type == "cpu" else len(tensor))
+        while device.type != "cpu" and n_whole(self.folded, n_pixels * (n_images + 1)):
+            n_images += 1
+        parts = to_tensor(images).to(device).split(n_images)
         return [maps for part in parts for maps in self._explain_part(part, size)]
 
     def _explain_part(self, images, size):
         runs = [forward(folded, images) for folded in self.folded]
         pairs = self._select([run.logits for run in runs]).nonzero()
-        outputs = torch.from_numpy(self.explained.targets.map_outputs).to(pairs.device)
-        explained = torch.stack([pairs[:, 0], outputs[pairs[:, 1]]], dim=1)
-        layers = [
-            layer.cpu().numpy()
-            for folded, run in zip(self.folded, runs, strict=True)
-            for layer in local_maps(folded, run, explained)
-        ]
+        explained = torch.stack([pairs[:, 0], self._outputs(pairs[:, 1])], dim=1)
+        n_pairs = n_whole(self.folded, len(images) * images.shape[2] * images.shape[3])
+        layers = []
+        for folded, run in zip(self.folded, runs, strict=True):
+            parts = [local_maps(folded, run, part) for part in explained.split(max(1, n_pairs))]
+            layers += [torch.cat(of_layer).cpu().numpy() for of_layer in zip(*parts, strict=True)]
         pairs = pairs.cpu().numpy()
         for i, image in enumerate(images):
             mine = pairs[:, 0] == i
@@ -314,6 +320,27 @@ class _Explain:
             if self.include_image:
                 grey = image[:, : size[0], : size[1]].mean(dim=0).cpu().numpy()
             yield _SmallMaps(pairs[mine, 1], of_image, grey, size, tuple(images.shape[2:]))
+
+    def _explain_tiled(self, image):
+        """Return the maps of a large image."""
+        like = self.folded[0].linear[0]
+        tiled = TiledImage(image, n_pixels_of_tile(self.folded[0]), like)
+        scans = [scan(folded, tiled) for folded in self.folded]
+        classes = self._select([of_one.logits for of_one in scans])[0].nonzero()[:, 0]
+        outputs = self._outputs(classes)
+        layers = [
+            layer.numpy()
+            for folded, of_one in zip(self.folded, scans, strict=True)
+            for layer in tiled_local_maps(folded, tiled, of_one, outputs)
+        ]
+        grey = None
+        if self.include_image:
+            grey = image.reshape(*tiled.size, -1).mean(axis=2, dtype=np.float32)
+        return _SmallMaps(classes.cpu().numpy(), layers, grey, tiled.size, tiled.padded_size)
+
+    def _outputs(self, classes):
+        """Return the outputs of the network that belong to classes with maps."""
+        return torch.from_numpy(self.explained.targets.map_outputs).to(classes.device)[classes]
 
     def _select(self, logits):
         """Choose the (image, map) pairs to explain."""

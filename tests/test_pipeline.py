@@ -306,7 +306,7 @@ def device(monkeypatch):
         return compute_if_it_fits
 
     for owner, name in (
-        (MicraNet, "forward"),
+        (MicraNet, "last_layer"),
         (_gradcam_feature_transformer._Explain, "_explain"),
     ):
         monkeypatch.setattr(owner, name, limited(getattr(owner, name)))

@@ -17,6 +17,7 @@ from ._hints import refuse_paths
 MAX_CHANNELS = 16  # of a plausible image
 _N_COLOURS = (3, 4)  # RGB and RGBA
 _N_FEATURES_OF_AN_IMAGE = 256
+_MAX_VALUES = 2**26  # of a batch of maps, in all
 _MIN_SIDE = 8  # px, of a plausible image with channels
 
 
@@ -50,6 +51,20 @@ class Images:
         if is_ragged(self.stack):
             return None
         return tuple(self.image_shape[:2] if self.is_flattened else self.stack.shape[1:3])
+
+    def n_pixels(self, row):
+        """Return the pixels of an image; None if they are not known before it is read."""
+        size = self.size
+        if size is None and isinstance(self.stack, list):
+            size = self.stack[row].shape[:2]
+        return size and size[0] * size[1]
+
+    def batch_size(self, at_most, n_values):
+        """Return how many images are computed at a time, with so many values for each pixel."""
+        if self.size is None and not isinstance(self.stack, list):
+            return 1  # their sizes are not known before they are read
+        n_pixels = max(self.n_pixels(row) for row in range(len(self) if self.size is None else 1))
+        return max(1, min(at_most, _MAX_VALUES // (n_pixels * n_values)))
 
 
 def read_images(

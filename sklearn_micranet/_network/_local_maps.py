@@ -16,6 +16,7 @@ much less than autograd computes:
 - the mean at L1 follows from sums of the gradient at L2 and the kernel, corrected at the borders.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 import torch
@@ -121,13 +122,28 @@ def local_maps(folded, run, pairs):
     maps : list of 8 Tensors of shape (n_pairs, height_l, width_l)
         L1 to L8 of each pair. L8 is run through a ReLU, the others are not.
     """
-    alphas = _mean_gradients(folded, run, pairs[:, 0], folded.linear[0][pairs[:, 1]])
+    alphas = mean_gradients(folded, run, pairs[:, 0], folded.linear[0][pairs[:, 1]])
     maps = [
-        _weighted_sum(alpha, activation, pairs[:, 0])
+        weighted_sum(alpha, activation, pairs[:, 0])
         for alpha, activation in zip(alphas, run.activations, strict=True)
     ]
     maps[-1].relu_()
     return maps
+
+
+def layers(folded, images):
+    """Yield the eight activations, one after another, without keeping them."""
+    x = _channels_last(images)
+    for i, convolution in enumerate(folded.convolutions):
+        x = F.conv2d(x, convolution.weight, convolution.bias, padding=1).relu_()
+        yield x
+        if i % 2 and i < 2 * N_DEPTHS - 1:
+            x = F.max_pool2d(x, 2)
+
+
+def last_layer(folded, images):
+    """Return L8 of images, Tensor of shape (n_samples, n_filters, height / 8, width / 8)."""
+    return deque(layers(folded, images), maxlen=1).pop()
 
 
 def _activations(folded, images):
@@ -144,7 +160,7 @@ def _activations(folded, images):
     return activations, pooled, origins
 
 
-def _mean_gradients(folded, run, image, linear_weight):
+def mean_gradients(folded, run, image, linear_weight):
     """Equation (1) for each pair: eight tensors of shape (n_pairs, n_filters_l)."""
     activations, pooled, origins, features, peaks, _ = run
 
@@ -243,7 +259,7 @@ def _tap_sums(gradient, origin, size):
     return torch.stack(sums, dim=2).unflatten(2, (3, 3))
 
 
-def _weighted_sum(alpha, activation, image):
+def weighted_sum(alpha, activation, image):
     """Equation (2): shape (n_pairs, height, width)."""
     if len(activation) == 1 and len(alpha):  # a convolution has one filter at least
         # Contiguous, since what reads a map reads it whole.

@@ -89,13 +89,24 @@ class MicraNet(nn.Module):
 
         Height and width must be at least `MIN_SIZE` px, so that the poolings leave one pixel.
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_mixed(x)):
+        return self.logits(self.global_pool(self.last_layer(x)).flatten(1))
+
+    def last_layer(self, x):
+        """Return L8 of images, shape (n_samples, n_filters, height / 8, width / 8)."""
+        with self._autocast(x):
             *pooled, last = self.depths
             for depth in pooled:
                 x = self.pool(depth(x))
-            x = last(x)
-            logits = self.linear(self.dropout(self.global_pool(x).flatten(1)))
+            return last(x)
+
+    def logits(self, features):
+        """Return the logits of the global maxima of L8, shape (n_samples, n_filters)."""
+        with self._autocast(features):
+            logits = self.linear(self.dropout(features))
         return logits.float() if logits.dtype is torch.bfloat16 else logits
+
+    def _autocast(self, x):
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_mixed(x))
 
     def _is_mixed(self, x):
         if self.precision == "auto":

@@ -17,12 +17,9 @@ import torch
 from torch.nn import functional as F
 
 from ._input import to_tensor
-from ._local_maps import FoldedNetwork
-from ._shape import DEPTHS, N_DEPTHS, STRIDE
-
-# Two convolutions per depth, each of which reaches one pixel of its depth further.
-RADIUS = sum(2 * 2 ** (depth - 1) for depth in DEPTHS)  # px around what a pixel of L8 covers
-HALO = -(-RADIUS // STRIDE) * STRIDE  # px, so that the poolings of tile and image coincide
+from ._local_maps import FoldedNetwork, last_layer
+from ._shape import STRIDE
+from ._tiles import HALO
 
 
 class WindowNetworks:
@@ -93,13 +90,3 @@ class WindowNetworks:
             tuple(parameter.double().cpu().numpy() for parameter in folded.linear)
             for folded in self.folded
         ]
-
-
-def last_layer(folded, images):
-    """Return L8 of images, Tensor of shape (n_samples, n_filters, height / 8, width / 8)."""
-    x = images.contiguous(memory_format=torch.channels_last)
-    for i, convolution in enumerate(folded.convolutions):
-        x = F.conv2d(x, convolution.weight, convolution.bias, padding=1).relu_()
-        if i % 2 and i < 2 * N_DEPTHS - 1:
-            x = F.max_pool2d(x, 2)
-    return x

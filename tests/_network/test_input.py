@@ -140,7 +140,7 @@ def test_predictions_do_not_depend_on_the_memory():
         if len(args[0]) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    classifier.module_.register_forward_pre_hook(limit)
+    classifier.module_.depths[0].register_forward_pre_hook(limit)
     with pytest.warns(RuntimeWarning, match="does not fit in the memory of the device"):
         logits = classifier.decision_function(X)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)

@@ -13,7 +13,8 @@ from sklearn_micranet._fields._grid import WindowGrid
 from sklearn_micranet._fields._scores import shared_logits
 from sklearn_micranet._fields._windows import ScaledNetworks
 from sklearn_micranet._network._local_maps import FoldedNetwork
-from sklearn_micranet._network._windows import HALO, RADIUS, WindowNetworks, last_layer
+from sklearn_micranet._network._tiles import HALO, RADIUS
+from sklearn_micranet._network._windows import WindowNetworks, last_layer
 
 
 @torch.inference_mode()
