@@ -282,7 +282,7 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
             images.stack,
             Guide(reader, self._recipe, self.level),
             item_shape=images.size and (len(targets.map_outputs), *images.size),
-            batch_size=self.batch_size,
+            batch_size=images.batch_size(self.batch_size, len(targets.map_outputs)),
             memory=self.memory,
         )
         maps.class_names = tuple(targets.map_classes.tolist())

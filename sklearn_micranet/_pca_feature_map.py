@@ -14,6 +14,7 @@ from ._labels._maps import read_maps
 from ._network._shape import COARSE_LAYER, FINE_LAYERS, IMAGE_LAYER, LAYER_NAMES
 
 _AXES = "(n_samples, n_classes, n_layers, height, width)"
+_N_AT_ONCE = 2**19  # pixels whose layers are held in float64
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
@@ -228,7 +229,10 @@ def fuse_local_maps(local_maps, *, indices, **parameters):
 def _fuse(local_maps, index, *, orient, rescale, foreground, min_coarse_peak):
     """Return the feature map (height, width) of local maps (n_layers, height, width)."""
     size = local_maps.shape[1:]
-    layers, coarse = local_maps[list(index.fused)], local_maps[index.coarse]
+    start, stop = index.fused[0], index.fused[0] + len(index.fused)
+    is_slice = index.fused == tuple(range(start, stop))  # which is no copy, as a list of places is
+    layers = local_maps[start:stop] if is_slice else local_maps[list(index.fused)]
+    coarse = local_maps[index.coarse]
     if not layers.any():
         return np.zeros(size, dtype=np.float32)
     feature_map = first_component(
@@ -258,16 +262,25 @@ def first_component(layers, weights=None):
     scores : float64 ndarray of shape (n_pixels,)
         The centred scores, zero if the layers are constant.
     """
-    layers = layers.astype(np.float64)
-    layers -= layers[:, :1]  # leaves exactly zero of a constant layer, as its mean might not
-    layers -= layers.mean(axis=1, keepdims=True)
-    covariance = layers @ layers.T
-    n = len(covariance)
+    n, n_pixels = layers.shape
+    first, mean = layers[:, :1].astype(np.float64), 0.0
+    blocks = [slice(i, i + _N_AT_ONCE) for i in range(0, n_pixels, _N_AT_ONCE)]
+
+    def centred(block):
+        # Less the first pixel: leaves exactly zero of a constant layer, as its mean might not.
+        part = layers[:, block].astype(np.float64)
+        part -= first
+        part -= mean
+        return part
+
+    mean = sum(centred(block).sum(axis=1, keepdims=True) for block in blocks) / n_pixels
+    covariance = sum(part @ part.T for part in map(centred, blocks))
     variance, vectors = eigh(covariance, subset_by_index=[n - 1, n - 1])
     if not variance[0] > 0:
-        return np.zeros(layers.shape[1])
+        return np.zeros(n_pixels)
     vector = vectors[:, 0]
-    scores = (vector * np.sign(vector[np.abs(vector).argmax()])) @ layers
+    vector = vector * np.sign(vector[np.abs(vector).argmax()])
+    scores = np.concatenate([vector @ centred(block) for block in blocks])
     return -scores if weights is not None and scores @ weights < 0 else scores
 
 

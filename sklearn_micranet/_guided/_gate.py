@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_micranet._network._tiles import Tile
+
 CELL = 8  # px: three poolings
 MAX_SUM = 0.9  # a pixel is background with a probability of 0.1 at least
 SEEN = 0.02  # share of its maximum from which a gate is open
@@ -20,7 +22,19 @@ class Reading(NamedTuple):
 
     scores: np.ndarray  # S_c, (n_classes, ceil(height / 8), ceil(width / 8))
     present: np.ndarray  # bool, (n_classes,)
+    parts: object  # the image in one `Part`, or an iterable that computes several when it is read
+
+
+class Part(NamedTuple):
+    """What a tile of an image leaves in the network, the halo of the tile included."""
+
+    tile: Tile
     activations: list  # of one layer a resolution, (n_filters, height / f, width / f), f = 1, 2, 4
+
+    @property
+    def size(self):
+        """Height and width of what was read, px."""
+        return tuple(read.stop - read.start for read in self.tile.read)
 
 
 def gates(scores, size):

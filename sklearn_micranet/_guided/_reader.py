@@ -1,20 +1,26 @@
 """What networks see in an image, and the maps that follow from it with what was learned."""
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from sklearn_micranet import __version__
 from sklearn_micranet._network._input import to_tensor
-from sklearn_micranet._network._local_maps import FoldedNetwork, forward
+from sklearn_micranet._network._local_maps import FoldedNetwork
+from sklearn_micranet._network._local_maps import layers as activations_of
+from sklearn_micranet._network._shape import STRIDE
+from sklearn_micranet._network._tiles import max_pixels, tiles_of
 from sklearn_micranet._stack._keys import key_of, key_of_array
 from sklearn_micranet._stack._sources import take
 
-from ._gate import Reading
+from ._gate import Part, Reading
 from ._recipe import guided_maps
 
 _LAYERS = (1, 3, 5)  # L2, L4 and L6: pixels of 1, 2 and 4 px
+_VALUES = 16  # for each pixel and filter of the first depth, with the features of the pixels
 _MAX_LOSS = 0.02  # of label accuracy
 
 UPRIGHT, TURNED, BOTH = (False,), (True,), (False, True)
@@ -67,44 +73,100 @@ class Reader:
             image = image.reshape(self.explained.image_shape)
         return image if image.ndim == 3 else image[..., np.newaxis]
 
+    @torch.no_grad()
     def __call__(self, image):
         """Return the reading of one image, of the classes that have maps.
 
         One image at a time: a CPU is fastest when the activations of what it works on fit its
         cache, and on a GPU what follows takes longer.
         """
-        targets = self.explained.targets
-        # For each network, a run for each turn. Maps cover the padding, too: they are cut when
-        # they are enlarged to the image.
-        runs = [self._runs(folded, self.as_image(image)) for folded in self.folded]
-        logits = targets.mean_logits([of_one[0].logits.cpu().numpy() for of_one in runs])
-        scores = _mean(
-            torch.einsum("ck,khw->chw", folded.linear[0], run.activations[-1][0])
-            for folded, of_one in zip(self.folded, runs, strict=True)
-            for run in of_one
+        targets, image = self.explained.targets, self.as_image(image)
+        tiles = tiles_of(image.shape[:2], self._n_pixels())
+        if len(tiles) == 1:
+            seen = self._see(image, tiles[0])
+            parts = [Part(tiles[0], seen.layers)]
+        else:
+            seen = self._scan(image, tiles)
+            parts = _Parts(self, image, tiles)
+        logits = targets.mean_logits(
+            [
+                F.linear(features, *folded.linear).cpu().numpy()
+                for folded, features in zip(self.folded, seen.features, strict=True)
+            ]
         )
+        scores = seen.scores
         if targets.kind == "multiclass":  # what speaks for all classes speaks for none
             scores = scores - scores.mean(dim=0)
-        layers = [
-            torch.cat([_mean(run.activations[layer][0] for run in of_one) for of_one in runs])
-            for layer in _LAYERS
-        ]
         outputs = targets.map_outputs
-        return Reading(
-            scores.cpu().numpy()[outputs],
-            targets.present(logits, self.explained.threshold)[0, outputs],
-            [layer.cpu().numpy() for layer in layers],
-        )
+        present = targets.present(logits, self.explained.threshold)[0, outputs]
+        return Reading(scores.cpu().numpy()[outputs], present, parts)
 
-    def _runs(self, folded, image):
-        tensor = to_tensor(image[np.newaxis]).to(folded.linear[0].device)
-        runs = []
-        for turn in self.turns:
-            run = forward(folded, tensor.flip(2, 3) if turn else tensor)
-            if turn:  # what it leaves is turned back
-                run = run._replace(activations=[a.flip(2, 3) for a in run.activations])
-            runs.append(run)
-        return runs
+    def _n_pixels(self):
+        """Return how many pixels of an image are read at a time."""
+        weight = self.folded[0].convolutions[0].weight
+        return max_pixels(_VALUES * len(weight) * len(self.folded), weight.element_size())
+
+    @torch.no_grad()
+    def _see(self, image, tile, keeps_layers=True):
+        """Return what the networks see in a tile of an image."""
+        tensor = to_tensor(image[tile.read][np.newaxis])
+        scores, features, layers = [], [], []
+        for folded in self.folded:
+            of_turns = []
+            for turn in self.turns:
+                x = tensor.to(folded.linear[0].device)
+                kept, last = {}, None
+                for i, last in enumerate(activations_of(folded, x.flip(2, 3) if turn else x)):
+                    if keeps_layers and i in _LAYERS:
+                        kept[i] = _turned_back(last, turn)[0]
+                of_turns.append(list(kept.values()))
+                # Maps cover the padding, too: they are cut when they are enlarged to the image.
+                last = _turned_back(last, turn)[..., *tile.within(STRIDE)]
+                if turn == self.turns[0]:
+                    features.append(last.flatten(2).amax(dim=2))
+                scores.append(torch.einsum("ck,khw->chw", folded.linear[0], last[0]))
+            layers.append([_mean(of_layer) for of_layer in zip(*of_turns, strict=True)])
+        layers = [torch.cat(of_layer).cpu().numpy() for of_layer in zip(*layers, strict=True)]
+        return _Seen(_mean(scores), features, layers)
+
+    def _scan(self, image, tiles):
+        """Return what the networks see in a large image, without layers."""
+        scores, features = None, None
+        for tile in tiles:
+            seen = self._see(image, tile, keeps_layers=False)
+            if scores is None:
+                n_cells = [-(-n // STRIDE) for n in image.shape[:2]]
+                scores, features = seen.scores.new_empty(len(seen.scores), *n_cells), seen.features
+            top, left = (s.start // STRIDE for s in tile.inside)
+            height, width = seen.scores.shape[1:]
+            scores[:, top : top + height, left : left + width] = seen.scores
+            features = [torch.maximum(*pair) for pair in zip(features, seen.features, strict=True)]
+        return _Seen(scores, features, [])
+
+
+class _Seen(NamedTuple):
+    """What networks see in a tile, or in an image."""
+
+    scores: torch.Tensor  # (n_outputs, height / 8, width / 8), the mean of all
+    features: list  # of each network, (1, n_filters)
+    layers: list  # activations at three resolutions, those of the networks one after another
+
+
+class _Parts:
+    """The parts of a large image, computed when they are read."""
+
+    def __init__(self, reader, image, tiles):
+        self.reader = reader
+        self.image = image
+        self.tiles = tiles
+
+    def __iter__(self):
+        for tile in self.tiles:
+            yield Part(tile, self.reader._see(self.image, tile).layers)
+
+
+def _turned_back(activation, turn):
+    return activation.flip(2, 3) if turn else activation
 
 
 def _mean(tensors):

@@ -70,17 +70,31 @@ def survey(image, reading, rng):
     inside, outside = inside_and_outside(used, present)
     area = [filled_area(c) if p else np.nan for c, p in zip(cells, present, strict=True)]
     pixels = rng.permutation(size[0] * size[1])[:_N_PIXELS]
-    features = {
-        scale: pixel_features(reading.activations, size, scale)[
-            :, pixels // size[1], pixels % size[1]
-        ]
-        for scale in (FINE, WIDE)
-    }
+    features = _features_at(reading.parts, pixels // size[1], pixels % size[1])
     gate = gates(reading.scores, size).reshape(len(cells), -1)[:, pixels].T
     first = [rng.integers(max(1, n - _PATCH + 1)) for n in size]
     patch = image[first[0] : first[0] + _PATCH, first[1] : first[1] + _PATCH].copy()
     means = means.reshape(-1, image.shape[2])
     return Survey(means, inside, outside, np.array(area), patch, features, gate, present)
+
+
+def _features_at(parts, rows, columns):
+    """Return the features of some pixels, (n_features, n_pixels), of each scale."""
+    features = {FINE: None, WIDE: None}
+    for part in parts:
+        inside = [
+            (s.start <= at) & (at < s.stop)
+            for s, at in zip(part.tile.inside, (rows, columns), strict=True)
+        ]
+        mine = np.flatnonzero(inside[0] & inside[1])
+        top, left = (s.start for s in part.tile.read)
+        for scale, found in features.items():
+            of_part = pixel_features(part.activations, part.size, scale)
+            if found is None:
+                found = np.empty((len(of_part), len(rows)), dtype=of_part.dtype)
+                features[scale] = found
+            found[:, mine] = of_part[:, rows[mine] - top, columns[mine] - left]
+    return features
 
 
 def learn(surveys, classifier, *, features="auto"):
@@ -161,8 +175,10 @@ def guided_maps(image, reading, recipe, *, level):
         return maps
     opened = gates(reading.scores, size)
     if recipe.pixels is not None:
-        posterior = recipe.pixels.posterior(reading.activations, opened, present)
-        maps[:] = posterior
+        for part in reading.parts:
+            gate = opened[:, *part.tile.read]
+            posterior = recipe.pixels.posterior(part.activations, gate, present)
+            maps[:, *part.tile.inside] = posterior[:, *part.tile.within()]
     cut = [k for k in np.flatnonzero(present) if recipe.modes[k] != "texture"]
     if not cut:
         return maps

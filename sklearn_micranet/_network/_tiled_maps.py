@@ -49,7 +49,7 @@ def n_whole(folded, n_pixels):
 def n_pixels_of_tile(folded):
     """Return how many pixels of an image are read at a time if it is read tile by tile."""
     weight = folded.convolutions[0].weight
-    return max_pixels((KEPT_VALUES + GRADIENT_VALUES) * len(weight), weight.element_size())
+    return max_pixels(2 * KEPT_VALUES * len(weight), weight.element_size())
 
 
 class TiledImage:

@@ -7,8 +7,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import random_network, reference_maps
 
 from sklearn_micranet._guided._gate import cell_gates
-from sklearn_micranet._guided._reader import BOTH, TURNED, Reader, one_by_one, survives_half_turn
+from sklearn_micranet._guided._reader import (
+    BOTH,
+    TURNED,
+    UPRIGHT,
+    Reader,
+    one_by_one,
+    survives_half_turn,
+)
+from sklearn_micranet._guided._recipe import _features_at
 from sklearn_micranet._labels._targets import Targets
+from sklearn_micranet._network import _tiles
 from sklearn_micranet._network_classifier import Explained
 from sklearn_micranet._stack._lazy_stack import LazyStack
 
@@ -64,7 +73,10 @@ def test_a_turned_reading_is_that_of_the_turned_image_turned_back():
     both = upright.turned(BOTH)(image)
     assert_allclose(both.scores, (upright(image).scores + turned.scores) / 2, atol=1e-6)
     for layers in zip(
-        both.activations, upright(image).activations, turned.activations, strict=True
+        both.parts[0].activations,
+        upright(image).parts[0].activations,
+        turned.parts[0].activations,
+        strict=True,
     ):
         assert_allclose(layers[0], (layers[1] + layers[2]) / 2, atol=1e-6)
     assert_array_equal(both.present, upright(image).present)  # the turned one has no say
@@ -76,13 +88,18 @@ def test_networks_are_averaged_and_their_features_stand_side_by_side():
     assert np.abs(one.scores - other.scores).max() > 0.01
     together = reader(*networks)(image)
     assert_allclose(together.scores, (one.scores + other.scores) / 2, atol=1e-6)
-    for layers in zip(together.activations, one.activations, other.activations, strict=True):
+    for layers in zip(
+        together.parts[0].activations,
+        one.parts[0].activations,
+        other.parts[0].activations,
+        strict=True,
+    ):
         assert_allclose(layers[0], np.concatenate(layers[1:]), atol=1e-6)
 
 
 def test_layers_have_pixels_of_1_2_and_4_px():
     reading = reader(random_network())(random_image(30, 41))
-    assert [a.shape[1:] for a in reading.activations] == [(32, 48), (16, 24), (8, 12)]
+    assert [a.shape[1:] for a in reading.parts[0].activations] == [(32, 48), (16, 24), (8, 12)]
     assert reading.scores.shape == (3, 4, 6)
 
 
@@ -123,3 +140,28 @@ def test_the_key_is_of_all_that_counts():
         same.turned(BOTH),
     ]
     assert len({same.key, *(other.key for other in others)}) == 6
+
+
+@pytest.mark.parametrize("turns", [UPRIGHT, BOTH])
+@pytest.mark.parametrize("targets", [MULTILABEL, MULTICLASS])
+def test_a_large_image_is_read_tile_by_tile_with_the_reading_of_the_whole(
+    turns, targets, monkeypatch
+):
+    networks, image = [random_network(), random_network()], random_image(203, 317)
+    read = reader(*networks, targets=targets).turned(turns)
+    whole = read(image)
+    (whole_part,) = whole.parts
+    monkeypatch.setattr(_tiles, "MAX_BYTES", 2**20)
+    tiled = read(image)
+    assert len(list(tiled.parts)) > 4
+    scale = np.abs(whole.scores).max()
+    assert_allclose(tiled.scores, whole.scores, rtol=0, atol=5e-6 * scale)
+    assert_array_equal(tiled.present, whole.present)
+    rows, columns = (np.arange(n)[::7] for n in image.shape)
+    rows, columns = (at.ravel() for at in np.meshgrid(rows, columns, indexing="ij"))
+    expected = _features_at(whole.parts, rows, columns)
+    for scale, found in _features_at(tiled.parts, rows, columns).items():
+        assert not np.isnan(found).any()
+        largest = np.abs(expected[scale]).max()
+        assert_allclose(found, expected[scale], rtol=0, atol=5e-6 * largest)
+    assert whole_part.size == image.shape

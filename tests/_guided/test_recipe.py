@@ -3,8 +3,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_micranet._guided._gate import Reading
+from sklearn_micranet._guided._gate import Part, Reading
 from sklearn_micranet._guided._recipe import guided_maps, learn, survey
+from sklearn_micranet._network._tiles import tiles_of
 
 SIZE = (64, 64)
 CELLS = np.array([[2, 2], [5, 5]])  # where the two squares lie
@@ -31,7 +32,8 @@ def reading_of(labels, image):
             scores[k, row, column] = 1
     flat = image[..., 0]
     activations = [np.stack([flat, flat**2])[:, ::f, ::f].astype(np.float32) for f in (1, 2, 4)]
-    return Reading(scores, np.array(labels, bool), activations)
+    (tile,) = tiles_of(image.shape[:2], image.size)
+    return Reading(scores, np.array(labels, bool), [Part(tile, activations)])
 
 
 def learned(features="auto", sign=1.0, order=1):

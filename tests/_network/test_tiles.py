@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.frozen import FrozenEstimator
 
-from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier
+from sklearn_micranet import GradCAMFeatureTransformer, GuidedFeatureMap, MicraNetClassifier
 from sklearn_micranet._network import _tiles
 from sklearn_micranet._network._input import to_tensor
 from sklearn_micranet._network._local_maps import FoldedNetwork, forward, local_maps
@@ -145,3 +146,14 @@ def test_transformed_images_do_not_depend_on_the_tiles(classifier, parameters, m
     scale = np.abs(whole).max(axis=(3, 4), keepdims=True)
     tiled = np.asarray(step.transform(LARGE))
     assert_allclose(tiled / scale, whole / scale, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", ["intensity", "texture", "both"])
+def test_guided_maps_do_not_depend_on_the_tiles(classifier, features, monkeypatch):
+    step = GuidedFeatureMap(FrozenEstimator(classifier), features=features, random_state=0)
+    step.fit(LARGE, np.array([[0, 1], [1, 1]]))
+    whole = step.transform(LARGE)[0]
+    assert 0.01 < (whole > 0.5).mean() < 0.99
+    monkeypatch.setattr(_tiles, "MAX_BYTES", SMALL_TILES)
+    tiled = step.transform(LARGE)[0]
+    assert_allclose(tiled, whole, rtol=0, atol=1e-4)
