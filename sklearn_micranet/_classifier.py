@@ -34,6 +34,7 @@ from ._training._augmentation import make_augmenter
 from ._training._batches import BatchIterator
 from ._training._checkpoint import Checkpoint, training_key
 from ._training._convergence import warn_if_nothing_is_learned
+from ._training._cost import check_fits
 from ._training._data import check_epoch, check_trainable, labelled_images, split_off
 from ._training._loop import run_epochs
 from ._training._loss import WeightedLoss, class_weights, is_balanced
@@ -80,7 +81,7 @@ class MicraNetClassifier(NetworkClassifier):
         Epochs without improvement that "plateau" waits for. Here and in `n_iter_no_change`, epochs
         of fewer than ten steps count in proportion: ten epochs are at least a hundred steps.
     batch_size : int, default=32
-        Maximal number of images in a training batch. Memory grows with it.
+        Maximal number of images in a training batch. The memory of the training grows with it.
     max_epochs : int, default=100
         Maximal number of passes over the training images.
     early_stopping : bool, default=True
@@ -193,8 +194,15 @@ class MicraNetClassifier(NetworkClassifier):
 
     Notes
     -----
+    Of parameters that are set after `fit`, those that a prediction is made with act at once:
+    `threshold`, `precision`, and `min_coverage` where masks are scored. All others shape the
+    training and have no effect before the next `fit`; `partial_fit` also reads `lr` and
+    `batch_size`. The same rule holds for all estimators of this package.
+
     Memory grows with the batch, not with the number of images: images stay in their own dtype
-    until their batch is made, so that a memory-mapped array larger than memory can be used.
+    until their batch is made, so that a memory-mapped array larger than memory can be used. A
+    prediction takes at most 1 GiB, whatever the size of the images and the `batch_size`: large
+    ones are read in parts, with the same result but for the rounding of convolutions.
 
     References
     ----------
@@ -333,8 +341,8 @@ class MicraNetClassifier(NetworkClassifier):
         Raises
         ------
         ValueError
-            If X or y are not as described, y holds a single class, or training diverges. The
-            classifier is then not fitted any more.
+            If X or y are not as described, y holds a single class, a training step does not fit
+            in memory, or training diverges. The classifier is then not fitted any more.
         KeyboardInterrupt
             If Ctrl-C is pressed. The classifier then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
@@ -347,6 +355,8 @@ class MicraNetClassifier(NetworkClassifier):
             memory of which two share rows or columns.
         ConvergenceWarning
             If the network that was kept predicts hardly better than the class frequencies.
+        UserWarning
+            If the training may take more than ten minutes, after its first batches.
         """
         # First, as it may be this classifier that they are of.
         initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
@@ -378,7 +388,9 @@ class MicraNetClassifier(NetworkClassifier):
             )
         with seeded(self._random_state, resolve_device(self.device), self.n_threads):
             callbacks = self._callbacks_of_training(data, valid_data, checkpoint)
-            self.net_ = self._build_net(augment, initial, callbacks, valid_data)
+            net = self._build_net(augment, initial, callbacks, valid_data)
+            check_fits(net, data)
+            self.net_ = net
             try:
                 run_epochs(self.net_, data, self.max_epochs, checkpoint)
             except BaseException:
@@ -707,6 +719,7 @@ class MicraNetClassifier(NetworkClassifier):
     def _logits(self, images):
         logits = np.empty((len(images), self._targets.n_outputs), dtype=np.float32)
         self.module_.eval()  # whoever trained net_ directly may have left it in training mode
+        self.module_.precision = self.precision  # it may have been set since
         for start in range(0, len(images), _N_PREDICTED):
             rows = np.arange(start, min(start + _N_PREDICTED, len(images)))
             features = features_of(self.module_, images, rows)

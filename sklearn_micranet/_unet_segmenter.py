@@ -32,6 +32,7 @@ from ._threshold_segmenter import ThresholdSegmenter
 from ._training._augmentation import make_augmenter
 from ._training._batches import BatchIterator
 from ._training._checkpoint import Checkpoint, training_key
+from ._training._cost import check_fits
 from ._training._loop import run_epochs
 from ._training._masks import (
     MaskedImages,
@@ -275,8 +276,8 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or y are not as described, y holds no structure, or training diverges. The
-            segmenter is then not fitted any more.
+            If X or y are not as described, y holds no structure, a training step does not fit in
+            memory, or training diverges. The segmenter is then not fitted any more.
         KeyboardInterrupt
             If Ctrl-C is pressed. The segmenter then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
@@ -301,7 +302,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         self._check_batch_norm(data)
         with seeded(random_state, resolve_device(self.device), self.n_threads):
             callbacks = self._callbacks_of_training(data, valid_data, checkpoint)
-            self._start_net(n_channels, n_maps, augment, initial, callbacks, valid_data)
+            self._start_net(n_channels, n_maps, augment, initial, callbacks, valid_data, data)
             try:
                 run_epochs(self.net_, data, self.max_epochs, checkpoint)
             except BaseException:
@@ -515,7 +516,9 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         callbacks = [*own_copies(self.callbacks), *training_callbacks(self, n_batches, monitor)]
         return callbacks if checkpoint is None else [*callbacks, ("checkpoint", checkpoint)]
 
-    def _start_net(self, n_channels, n_maps, augment, initial, callbacks, valid_data=None):
+    def _start_net(
+        self, n_channels, n_maps, augment, initial, callbacks, valid_data=None, data=None
+    ):
         """Build the net; the random numbers of its weights are those of torch."""
         network = {
             "n_channels": n_channels,
@@ -541,6 +544,8 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
             load_pretrained_unet(net.module_, initial)
         if device.type == "cuda":  # on a CPU it is no faster
             net.module_.to(memory_format=torch.channels_last)
+        if data is not None:
+            check_fits(net, data)
         self.n_channels_in_, self.n_maps_, self.net_ = n_channels, n_maps, net
 
     def _finish(self):
@@ -561,6 +566,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         )
         item_shape = images.size and (self.n_maps_, *images.size)
         network = deepcopy(self.module_).eval()
+        network.precision = self.precision  # it may have been set since
         return LazyStack(
             images.stack, PixelLogits(network), item_shape=item_shape, batch_size=self.batch_size
         )

@@ -1,5 +1,7 @@
 """The network of the paper as a torch module."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
@@ -106,9 +108,14 @@ class MicraNet(nn.Module):
         return logits.float() if logits.dtype is torch.bfloat16 else logits
 
     def _autocast(self, x):
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_mixed(x))
+        return autocast(x, self.precision)
 
-    def _is_mixed(self, x):
-        if self.precision == "auto":
-            return x.is_cuda and torch.cuda.is_bf16_supported()
-        return self.precision == "bfloat16"
+
+def autocast(x, precision):
+    """Return the context in which `precision` holds for what is computed from a tensor."""
+    if x.is_meta:  # shapes only
+        return nullcontext()
+    is_mixed = precision == "bfloat16"
+    if precision == "auto":
+        is_mixed = x.is_cuda and torch.cuda.is_bf16_supported()
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=is_mixed)

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.nn import functional as F
 
-from ._module import DTYPE, Depth
+from ._module import DTYPE, Depth, autocast
 from ._shape import n_filters_of
 from ._weights import read_tensors, write_tensors
 
@@ -66,7 +66,7 @@ class UNet(nn.Module):
         height, width = x.shape[2:]
         unit = 2**self.n_poolings
         x = F.pad(x, (0, -width % unit, 0, -height % unit), mode="replicate")
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_mixed(x)):
+        with autocast(x, self.precision):
             bridges = []
             for depth in self.down[:-1]:
                 bridges.append(depth(x))
@@ -76,11 +76,6 @@ class UNet(nn.Module):
                 x = merge(torch.cat([bridges.pop(), up(x)], dim=1))
             logits = self.head(x)
         return logits[..., :height, :width].float()
-
-    def _is_mixed(self, x):
-        if self.precision == "auto":
-            return x.is_cuda and torch.cuda.is_bf16_supported()
-        return self.precision == "bfloat16"
 
 
 def write_unet_weights(path, state_dict, metadata):

@@ -10,7 +10,7 @@ from skorch.helper import predefined_split
 from ._batches import BatchIterator
 from ._statistics import BatchStatistics
 
-_OF_ONE_TRAINING = ("lr_schedule", "progress_bar", "early_stopping", "checkpoint")
+_OF_ONE_TRAINING = ("cost", "lr_schedule", "progress_bar", "early_stopping", "checkpoint")
 _STATISTICS = "batch_statistics"
 
 

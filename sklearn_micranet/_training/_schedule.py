@@ -5,6 +5,8 @@ from math import ceil, cos, pi
 from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from ._cost import TrainingCost
+
 WARM_UP_SHARE = 0.1  # of all steps
 STEPS_OF_AN_EPOCH = 10  # at least, for an epoch to count as one in what waits for improvement
 
@@ -46,7 +48,7 @@ def patience_in_epochs(patience, n_batches):
 
 
 def training_callbacks(classifier, n_batches, monitor):
-    """Return the skorch callbacks of the schedule, of early stopping and of the progress bar.
+    """Return the skorch callbacks of the cost, the schedule, the progress bar and early stopping.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def training_callbacks(classifier, n_batches, monitor):
         Training batches per epoch.
     monitor : {"valid_loss", "train_loss"}
     """
-    callbacks = []
+    callbacks = [("cost", TrainingCost(classifier.max_epochs, n_batches))]
     if classifier.lr_schedule == "plateau":
         schedule = LRScheduler(
             ReduceLROnPlateau,
