@@ -8,10 +8,12 @@ Exits with 1 if a claim fails:
 - `Pipeline.fit` on 3,832 crops of 256 x 256 px with 2 classes takes at most 2 % longer than
   `MicraNetClassifier.fit` alone (with a network of 4 filters, so that it is not hidden by the
   training), and its other steps need no memory that grows with the crops;
+- one image of 1,024, 2,048 and 4,096 px, the default network with two present classes: `predict`
+  of the classifier, local maps, guided maps and masks take at most 1 GiB besides their output;
 - training on a memory-mapped array of 8,000 uint8 images (0.5 GB), 8 at a time, needs less than
   0.25 GiB of memory besides the file's.
 
-Run with ``python examples/benchmarks/memory.py``; it takes about ten minutes on two cores.
+Run with ``python examples/benchmarks/memory.py``; it takes about half an hour on two cores.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_micranet import (
     GradCAMFeatureTransformer,
+    GuidedFeatureMap,
     MicraNetClassifier,
     PCAFeatureMap,
     ThresholdSegmenter,
@@ -83,6 +86,26 @@ def fit(n_images):
     return training, perf_counter() - start, tracemalloc.get_traced_memory()[1]
 
 
+def one_image(what, size):
+    """Return the growth of the peak for one image, and the size of the output."""
+    rng = np.random.default_rng(0)
+    labels = np.array([[0, 1], [1, 0], [1, 1], [0, 0]])
+    crops = rng.random((4, 64, 64), dtype=np.float32)
+    classifier = MicraNetClassifier(max_epochs=1, threshold=0.0, random_state=0)
+    classifier.fit(crops, labels)
+    frozen = FrozenEstimator(classifier)
+    compute = {
+        "predict": lambda: classifier.predict,
+        "maps": lambda: GradCAMFeatureTransformer(frozen).fit(crops).transform,
+        "guided": lambda: GuidedFeatureMap(frozen, random_state=0).fit(crops, labels).transform,
+        "masks": lambda: steps_behind(classifier).fit(crops).predict,
+    }[what]()
+    image = rng.random((1, size, size), dtype=np.float32)
+    before = peak()
+    result = np.asarray(compute(image))
+    return peak() - before, result.nbytes
+
+
 def train_from_disk(n_images):
     """Return the growth of the anonymous memory, watched after each batch, and the file's size."""
     from skorch.callbacks import Callback
@@ -113,7 +136,7 @@ def alone(function, *arguments):
         return pool.apply(function, arguments)
 
 
-def main(n_canvases, n_crops, n_on_disk):
+def main(n_canvases, n_crops, n_on_disk, sizes):
     print_machine("scikit-learn", "skorch")
     growth, output = alone(predict, n_canvases)
     print(f"predict, {n_canvases} canvases: {growth / GIB:.2f} GiB, output {output / GIB:.2f} GiB")
@@ -125,8 +148,16 @@ def main(n_canvases, n_crops, n_on_disk):
     )
     on_disk, size = alone(train_from_disk, n_on_disk)
     print(f"training from a file of {size / GIB:.2f} GiB: {on_disk / GIB:.2f} GiB")
+    of_one_image = {}
+    for size in sizes:
+        for what in ("predict", "maps", "guided", "masks"):
+            growth_of_one, output_of_one = alone(one_image, what, size)
+            beyond = growth_of_one - output_of_one
+            print(f"one image of {size} px, {what}: {beyond / GIB:.2f} GiB besides its output")
+            of_one_image[f"one image of {size} px, {what}: 1 GiB"] = beyond <= GIB
     return verdict(
-        {
+        of_one_image
+        | {
             "predict: output and 1 GiB": growth <= output + GIB,
             f"Pipeline.fit: {extra / training:.2%} longer (claim: 2 %)": extra <= 0.02 * training,
             "Pipeline.fit: no growth with the crops": memory <= memory_of_few + 2**20,
@@ -140,5 +171,6 @@ if __name__ == "__main__":
     parser.add_argument("--canvases", type=int, default=1000)
     parser.add_argument("--crops", type=int, default=3832)
     parser.add_argument("--on-disk", type=int, default=8000)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1024, 2048, 4096])
     options = parser.parse_args()
-    sys.exit(main(options.canvases, options.crops, options.on_disk))
+    sys.exit(main(options.canvases, options.crops, options.on_disk, options.sizes))
