@@ -220,8 +220,12 @@ class LazyStack(NDArrayOperatorsMixin, Sequence):
         if 0 < len(self) <= self.batch_size and not self._last and self.memory is None:
             part = take(self.source, self._indices)  # the batch is the array, unless it is a view
             batch = self.function(part)
-            arrays = isinstance(part, np.ndarray) and isinstance(batch, np.ndarray)
-            is_view = arrays and np.may_share_memory(batch, part)  # `part` may be the user's
+            if len(batch) == 1 and isinstance(batch[0], np.ndarray):
+                batch = batch[0][np.newaxis]  # a list of several is copied into one array
+            read = part if isinstance(part, list) else [part]
+            is_view = isinstance(batch, np.ndarray) and any(  # what was read may be the user's
+                isinstance(x, np.ndarray) and np.may_share_memory(batch, x) for x in read
+            )
             return np.array(batch, dtype=dtype or self.dtype, copy=is_view or None)
         dense = np.empty(self.shape, dtype=dtype or self.dtype)
         for start in range(0, len(self), self.batch_size):

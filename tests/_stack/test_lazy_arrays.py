@@ -191,3 +191,19 @@ def test_what_is_no_array_of_images_is_refused():
     for images in ("folder", [np.zeros((8, 8))], np.zeros((3, 64))):
         with pytest.raises(TypeError, match="images must be an array of shape"):
             as_stack(images)
+
+
+def test_the_array_of_one_sample_is_no_copy_but_never_memory_that_was_read():
+    made, source = [], np.arange(12.0).reshape(1, 3, 4)
+
+    def double(batch):
+        made.append(2 * batch[0])
+        return made
+
+    assert np.shares_memory(
+        np.asarray(LazyStack(source, double, item_shape=(3, 4), dtype=float)), made[0]
+    )
+    same = LazyStack(source, list, item_shape=(3, 4), dtype=float)
+    assert not np.shares_memory(np.asarray(same), source)
+    of_list = LazyStack([source[0]], list, item_shape=(3, 4), dtype=float)
+    assert not np.shares_memory(np.asarray(of_list), source)
