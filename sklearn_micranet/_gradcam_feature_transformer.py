@@ -2,7 +2,6 @@
 
 from functools import cached_property, partial
 from numbers import Integral
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from . import __version__
 from ._network._input import equal_sizes, in_fitting_parts, to_tensor
 from ._network._local_maps import FoldedNetwork, forward, local_maps
 from ._network._shape import IMAGE_LAYER, LAYER_NAMES
+from ._network._small_maps import LocalMapStack, SmallMaps, UpsampledMaps
 from ._network._tiled_maps import TiledImage, n_pixels_of_tile, n_whole, scan, tiled_local_maps
 from ._network_classifier import classifier_explained_by, routed_to_estimator, router_of
 from ._stack._keys import key_of, key_of_array
@@ -187,11 +187,11 @@ class GradCAMFeatureTransformer(TransformerMixin, MetaEstimatorMixin, BaseEstima
             batch_size=images.batch_size(self.batch_size, n_maps * len(names)),
             memory=self.memory,
         )
-        full = partial(_upsampled, n_maps=n_maps, min_max=self.min_max)
+        upsample = partial(UpsampledMaps, n_maps=n_maps, min_max=self.min_max)
+        upsampled = small_maps.map(upsample, item_shape=None)
+        upsampled.class_names = tuple(explained.targets.map_classes.tolist())
         item_shape = images.size and (n_maps, len(names), *images.size)
-        maps = small_maps.map(full, item_shape=item_shape, layer_names=names)
-        maps.class_names = tuple(explained.targets.map_classes.tolist())
-        return maps
+        return LocalMapStack(upsampled, item_shape=item_shape, layer_names=names)
 
     def get_metadata_routing(self):
         """Return how parameters of `fit` travel on to `estimator`.
@@ -233,16 +233,6 @@ def _layer_names(n_networks, include_image):
     if n_networks > 1:
         names = tuple((name, network) for network in range(n_networks) for name in LAYER_NAMES)
     return (IMAGE_LAYER, *names) if include_image else names
-
-
-class _SmallMaps(NamedTuple):
-    """The local maps of one image at the resolution of each layer; arrays of float32."""
-
-    classes: np.ndarray  # of shape (n_explained,): which classes they are of
-    layers: list  # for each layer (n_explained, height, width)
-    image: np.ndarray | None  # of shape (height, width), where it travels before the layers
-    size: tuple  # height and width of the image, in px
-    padded_size: tuple  # the same of what the network has read
 
 
 class _Explain:
@@ -319,7 +309,7 @@ class _Explain:
             grey = None
             if self.include_image:
                 grey = image[:, : size[0], : size[1]].mean(dim=0).cpu().numpy()
-            yield _SmallMaps(pairs[mine, 1], of_image, grey, size, tuple(images.shape[2:]))
+            yield SmallMaps(pairs[mine, 1], of_image, grey, size, tuple(images.shape[2:]))
 
     def _explain_tiled(self, image):
         """Return the maps of a large image."""
@@ -336,7 +326,7 @@ class _Explain:
         grey = None
         if self.include_image:
             grey = image.reshape(*tiled.size, -1).mean(axis=2, dtype=np.float32)
-        return _SmallMaps(classes.cpu().numpy(), layers, grey, tiled.size, tiled.padded_size)
+        return SmallMaps(classes.cpu().numpy(), layers, grey, tiled.size, tiled.padded_size)
 
     def _outputs(self, classes):
         """Return the outputs of the network that belong to classes with maps."""
@@ -350,30 +340,3 @@ class _Explain:
         if self.classes == "all":
             present[:] = True
         return torch.from_numpy(present).to(logits[0].device)
-
-
-def _upsampled(maps, *, n_maps, min_max):
-    """Return the local maps of one image, of shape (n_maps, n_layers, height, width)."""
-    n_before = 0 if maps.image is None else 1
-    full = np.zeros((n_maps, n_before + len(maps.layers), *maps.size), dtype=np.float32)
-    if not len(maps.classes):
-        return full
-    if n_before:
-        full[maps.classes, 0] = maps.image
-    for i, layer in enumerate(maps.layers, start=n_before):
-        full[maps.classes, i] = _upsample(layer, maps.size, maps.padded_size, min_max)
-    return full
-
-
-def _upsample(maps, size, padded_size, min_max):
-    """Scale maps to [0, 1] and upsample them to the image, without its padding.
-
-    Each pixel of a map covers exactly as many pixels of the image as the poolings have made of it.
-    """
-    factor = padded_size[0] // maps.shape[1]
-    maps = maps[:, : -(-size[0] // factor), : -(-size[1] // factor)]
-    if min_max:
-        low = maps.min(axis=(1, 2), keepdims=True)
-        spread = maps.max(axis=(1, 2), keepdims=True) - low
-        maps = (maps - low) / np.where(spread > 0, spread, np.inf)
-    return maps.repeat(factor, axis=1).repeat(factor, axis=2)[:, : size[0], : size[1]]

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ._labels._maps import read_maps
 from ._network._shape import COARSE_LAYER, FINE_LAYERS, IMAGE_LAYER, LAYER_NAMES
+from ._network._small_maps import LocalMapStack, MapsOfClass, PixelsOfLayers
 
 _AXES = "(n_samples, n_classes, n_layers, height, width)"
 _N_AT_ONCE = 2**19  # pixels whose layers are held in float64
@@ -152,6 +153,8 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
             min_coarse_peak=self.min_coarse_peak,
         )
         item_shape = None if stack.is_ragged else (stack.shape[1], *stack.shape[3:])
+        if isinstance(X, LocalMapStack):
+            stack = X.upsampled
         return stack.map(fuse, item_shape=item_shape, memory=self.memory)
 
     def _read(self, X):
@@ -212,7 +215,7 @@ def fuse_local_maps(local_maps, *, indices, **parameters):
 
     Parameters
     ----------
-    local_maps : ndarray of shape (n_classes, n_layers, height, width)
+    local_maps : ndarray of shape (n_classes, n_layers, height, width), or UpsampledMaps
     indices : list of Layers
         One for each network.
     **parameters : dict
@@ -222,30 +225,43 @@ def fuse_local_maps(local_maps, *, indices, **parameters):
     -------
     feature_maps : float32 ndarray of shape (n_classes, height, width)
     """
-    of_networks = [[_fuse(of_class, i, **parameters) for i in indices] for of_class in local_maps]
-    return np.mean(of_networks, axis=1) if len(indices) > 1 else np.stack(of_networks)[:, 0]
+    n_classes, _, *size = local_maps.shape
+    feature_maps = np.zeros((n_classes, *size), dtype=np.float32)
+    for k, of_class in enumerate(local_maps):
+        if of_class is None:
+            continue
+        if size[0] * size[1] <= _N_AT_ONCE:
+            of_class = np.asarray(of_class)
+        of_networks = [_fuse(of_class, i, **parameters) for i in indices]
+        feature_maps[k] = np.mean(of_networks, axis=0) if len(indices) > 1 else of_networks[0]
+    return feature_maps
 
 
 def _fuse(local_maps, index, *, orient, rescale, foreground, min_coarse_peak):
     """Return the feature map (height, width) of local maps (n_layers, height, width)."""
-    size = local_maps.shape[1:]
-    start, stop = index.fused[0], index.fused[0] + len(index.fused)
-    is_slice = index.fused == tuple(range(start, stop))  # which is no copy, as a list of places is
-    layers = local_maps[start:stop] if is_slice else local_maps[list(index.fused)]
+    layers = _pixels(local_maps, index.fused)
     coarse = local_maps[index.coarse]
-    if not layers.any():
-        return np.zeros(size, dtype=np.float32)
-    feature_map = first_component(
-        layers.reshape(len(layers), -1), coarse.ravel() if orient else None
-    ).reshape(size)
+    if isinstance(layers, np.ndarray) and not layers.any():
+        return np.zeros(coarse.shape, dtype=np.float32)
+    feature_map = first_component(layers, coarse.ravel() if orient else None).reshape(coarse.shape)
     if rescale:
         inside = coarse > 0
         if foreground is not None:
             inside &= foreground(local_maps[index.image])
-        feature_map = _rescale(feature_map, inside)
+        _rescale(feature_map, inside)
     if min_coarse_peak is not None:
         feature_map *= _components_with_peak(coarse, min_coarse_peak)
     return feature_map.astype(np.float32)
+
+
+def _pixels(local_maps, places):
+    """Return some of the layers, of shape (n_layers, n_pixels)."""
+    if isinstance(local_maps, MapsOfClass):
+        return PixelsOfLayers(local_maps, places)
+    start, stop = places[0], places[0] + len(places)
+    is_slice = places == tuple(range(start, stop))  # which is no copy, as a list of places is
+    layers = local_maps[start:stop] if is_slice else local_maps[list(places)]
+    return layers.reshape(len(layers), -1)
 
 
 def first_component(layers, weights=None):
@@ -253,7 +269,7 @@ def first_component(layers, weights=None):
 
     Parameters
     ----------
-    layers : ndarray of shape (n_layers, n_pixels)
+    layers : ndarray of shape (n_layers, n_pixels), or PixelsOfLayers
     weights : ndarray of shape (n_pixels,), default=None
         Non-negative. Orients the component: its weighted mean is not negative.
 
@@ -280,16 +296,24 @@ def first_component(layers, weights=None):
         return np.zeros(n_pixels)
     vector = vectors[:, 0]
     vector = vector * np.sign(vector[np.abs(vector).argmax()])
-    scores = np.concatenate([vector @ centred(block) for block in blocks])
-    return -scores if weights is not None and scores @ weights < 0 else scores
+    scores = np.empty(n_pixels)
+    for block in blocks:
+        scores[block] = vector @ centred(block)
+    if weights is not None and scores @ weights < 0:
+        np.negative(scores, out=scores)
+    return scores
 
 
 def _rescale(feature_map, inside):
-    """Scale the range inside a mask to [0, 1], and clip; zero without any range."""
-    low, high = (f(feature_map[inside]) if inside.any() else 0.0 for f in (np.min, np.max))
+    """Scale the range inside a mask to [0, 1], in place, and clip; zero without any range."""
+    values = feature_map[inside]
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
     if not high > low:
-        return np.zeros_like(feature_map)
-    return np.clip((feature_map - low) / (high - low), 0, 1)
+        feature_map[:] = 0
+        return
+    feature_map -= low
+    feature_map /= high - low
+    np.clip(feature_map, 0, 1, out=feature_map)
 
 
 def _components_with_peak(coarse, peak):
