@@ -296,10 +296,12 @@ def first_component(layers, weights=None):
         return np.zeros(n_pixels)
     vector = vectors[:, 0]
     vector = vector * np.sign(vector[np.abs(vector).argmax()])
-    scores = np.empty(n_pixels)
+    scores, weighted_sum = np.empty(n_pixels), 0.0
     for block in blocks:
         scores[block] = vector @ centred(block)
-    if weights is not None and scores @ weights < 0:
+        if weights is not None:
+            weighted_sum += scores[block] @ weights[block]
+    if weighted_sum < 0:
         np.negative(scores, out=scores)
     return scores
 

@@ -22,7 +22,8 @@ from sklearn_micranet import (
     _gradcam_feature_transformer,
     _pca_feature_map,
 )
-from sklearn_micranet._stack._lazy_stack import LazyStack
+from sklearn_micranet._network._small_maps import UpsampledMaps
+from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack
 
 LAYERS = tuple(f"L{i}" for i in range(1, 9))
 
@@ -819,3 +820,33 @@ def test_memory_is_shared_with_other_processes(structures, counted, tmp_path):
 def test_memory_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="'memory' parameter of PCAFeatureMap"):
         PCAFeatureMap(memory=3).fit(GOOD)
+
+
+# --- large images -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["classifier", "ensemble"])
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("params", [{}, {"rescale": "coarse", "foreground": is_bright}])
+def test_large_images_are_fused_block_by_block_from_small_maps(
+    structures, ensemble, monkeypatch, source, is_list, params
+):
+    images = structures[0][:2]
+    estimator = structures[1] if source == "classifier" else ensemble[1]
+    if is_list:
+        images = [images[0], images[1][:, :-3]]
+    local_maps = explained(estimator, images, include_image=True)
+    monkeypatch.setattr(_pca_feature_map, "_N_AT_ONCE", 100)  # pixels
+    dense = as_stack(local_maps.computed())
+    dense.layer_names = local_maps.layer_names
+    expected = list(PCAFeatureMap(**params).transform(dense))
+    assert all(maps.any() for maps in expected)
+
+    def refuse(self, *args, **kwargs):
+        raise AssertionError("upsampled as a whole")
+
+    monkeypatch.setattr(UpsampledMaps, "__array__", refuse)
+    found = PCAFeatureMap(**params).transform(local_maps)
+    assert found.class_names == local_maps.class_names
+    for a, b in zip(found, expected, strict=True):
+        assert_array_equal(a, b)

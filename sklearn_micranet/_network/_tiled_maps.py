@@ -125,10 +125,11 @@ def tiled_local_maps(folded, tiled, of_image, outputs):
     """
     strides = [2 ** (i // 2) for i in range(len(LAYER_NAMES))]
     height, width = tiled.padded_size
+    if len(outputs):  # before there are maps, as this takes most memory
+        alphas = _alphas(folded, tiled, of_image, folded.linear[0][outputs])
     maps = [torch.zeros(len(outputs), height // s, width // s) for s in strides]
     if not len(outputs):
         return maps
-    alphas = _alphas(folded, tiled, of_image, folded.linear[0][outputs])
     image = torch.zeros(1, dtype=torch.long, device=outputs.device)
     for tile in tiled.tiles:
         activations = layers(folded, tiled.read(tile))
