@@ -46,6 +46,8 @@ from ._training._net import build_net, finish_net, own_copies
 from ._training._schedule import training_callbacks
 from ._training._seeding import draw_seed, resolve_device, seeded
 
+_N_PREDICTED = 16  # images at most, whose logits are computed at a time
+
 
 class UNetSegmenter(TransformerMixin, BaseEstimator):
     """Segment structures with a U-Net that is trained on masks.
@@ -75,7 +77,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
     patience : int, default=10
         Epochs without improvement that "plateau" waits for.
     batch_size : int, default=16
-        Maximal number of images in a training batch. Memory grows with it.
+        Maximal number of images in a training batch. The memory of `fit` grows with it.
     max_epochs : int, default=100
         Maximal number of passes over the training images.
     early_stopping : bool, default=True
@@ -568,7 +570,10 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         network = deepcopy(self.module_).eval()
         network.precision = self.precision  # it may have been set since
         return LazyStack(
-            images.stack, PixelLogits(network), item_shape=item_shape, batch_size=self.batch_size
+            images.stack,
+            PixelLogits(network),
+            item_shape=item_shape,
+            batch_size=images.batch_size(_N_PREDICTED, self.n_maps_),
         )
 
     def _segmenter(self):

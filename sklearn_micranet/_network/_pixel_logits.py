@@ -1,4 +1,4 @@
-"""Logits of the pixels of images, as what a lazy stack computes."""
+"""Logits of the pixels of images, as what a lazy stack computes, in bounded memory."""
 
 from functools import cached_property
 
@@ -9,6 +9,9 @@ from sklearn_micranet import __version__
 from sklearn_micranet._stack._keys import key_of, key_of_array
 
 from ._input import equal_sizes, in_fitting_parts, to_tensor
+from ._tiles import max_pixels, tiles_of
+
+_VALUES_PER_PIXEL = 4  # for each filter at the size of the image; the peak is below twice that
 
 
 class PixelLogits:
@@ -39,9 +42,25 @@ class PixelLogits:
 
     @torch.inference_mode()
     def _compute(self, images):
-        height, width = images.shape[1:3]
-        device = next(self.network.parameters()).device
+        size, n_pixels = images.shape[1:3], n_pixels_at_once(self.network)
+        logits = np.empty((len(images), self.network.head.out_channels, *size), dtype=np.float32)
+        is_cpu = next(self.network.parameters()).device.type == "cpu"
         # A CPU is fastest when the activations of what it works on fit its cache.
-        parts = to_tensor(images).split(1 if device.type == "cpu" else len(images))
-        logits = [self.network(p[..., :height, :width].to(device)).cpu().numpy() for p in parts]
-        return np.concatenate(logits)
+        n_images = 1 if is_cpu else max(1, n_pixels // (size[0] * size[1]))
+        tiles = tiles_of(size, n_pixels, halo=self.network.halo, unit=self.network.unit)
+        for start in range(0, len(images), n_images):
+            part = slice(start, start + n_images)
+            for tile in tiles:
+                of_tile = self._logits_of(images[part, *tile.read])
+                logits[part, :, *tile.inside] = of_tile[..., *tile.within()]
+        return logits
+
+    def _logits_of(self, images):
+        height, width = images.shape[1:3]
+        tensor = to_tensor(images)[..., :height, :width]  # the network has a padding of its own
+        return self.network(tensor.to(next(self.network.parameters()).device)).cpu().numpy()
+
+
+def n_pixels_at_once(network):
+    """Return how many pixels a `UNet` predicts at a time."""
+    return max_pixels(_VALUES_PER_PIXEL * network.head.in_channels)

@@ -56,6 +56,22 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(n_filters, n_maps, kernel_size=1, dtype=DTYPE)
         self.pool = nn.MaxPool2d(2)
 
+    @property
+    def unit(self):
+        """What the sides of images are padded to a multiple of, in px."""
+        return 2**self.n_poolings
+
+    @property
+    def halo(self):
+        """How far around a tile, in px, its logits depend on the image, a multiple of `unit`."""
+        n = 0  # pixels of a depth, around those that cover the tile
+        for _ in range(self.n_poolings):
+            n = -(-(n + 2) // 2)  # two convolutions, and the pixels below that cover these
+        n += 2
+        for _ in range(self.n_poolings):
+            n = 2 * n + 2
+        return -(-n // self.unit) * self.unit
+
     def forward(self, x):
         """Return the logits, shape (n_samples, n_maps, height, width), of images.
 
@@ -64,8 +80,7 @@ class UNet(nn.Module):
         and the logits cropped.
         """
         height, width = x.shape[2:]
-        unit = 2**self.n_poolings
-        x = F.pad(x, (0, -width % unit, 0, -height % unit), mode="replicate")
+        x = F.pad(x, (0, -width % self.unit, 0, -height % self.unit), mode="replicate")
         with autocast(x, self.precision):
             bridges = []
             for depth in self.down[:-1]:
