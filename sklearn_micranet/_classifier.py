@@ -424,6 +424,12 @@ class MicraNetClassifier(NetworkClassifier):
         Returns
         -------
         self : MicraNetClassifier
+
+        Raises
+        ------
+        ValueError
+            If X or y are not as described, or a training step does not fit in memory; the weights
+            are then as before. If training diverges; the classifier is then not fitted any more.
         """
         first = not self.__sklearn_is_fitted__()
         if first:
@@ -446,8 +452,12 @@ class MicraNetClassifier(NetworkClassifier):
             if first:
                 initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
                 augment = make_augmenter(self.augmentation)
-                self.net_ = self._build_net(augment, initial, own_copies(self.callbacks))
-            self.net_.set_params(lr=self.lr, batch_size=self.batch_size)
+                net = self._build_net(augment, initial, own_copies(self.callbacks))
+            else:
+                net = self.net_
+            net.set_params(lr=self.lr, batch_size=self.batch_size)
+            check_fits(net, data)
+            self.net_ = net
             run_epochs(self.net_, data, 1)
         self._finish()
         return self

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
 from sklearn_micranet import MicraNetClassifier, UNetSegmenter
 from sklearn_micranet._network._module import MicraNet
@@ -70,6 +71,20 @@ def test_fit_refuses_before_the_step_and_is_unfitted(name, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "step", None)  # it would be an error to come so far
     with pytest.raises(ValueError, match=r"A training step must fit in memory: 0\.0 GiB are free"):
         FITS[name]()
+
+
+def test_partial_fit_refuses_before_the_step_and_keeps_the_weights(monkeypatch):
+    labels = np.arange(4) % 2
+    classifier = MicraNetClassifier(n_filters=1, random_state=0)
+    fitted = MicraNetClassifier(n_filters=1, random_state=0).partial_fit(IMAGES[:4], labels, [0, 1])
+    before = fitted.decision_function(IMAGES)
+    monkeypatch.setattr(_cost, "available_memory", lambda device: 10_000)
+    for each in (classifier, fitted):
+        with pytest.raises(ValueError, match=r"A training step must fit in memory"):
+            each.partial_fit(IMAGES[:4], labels, [0, 1])
+    with pytest.raises(NotFittedError):
+        classifier.predict(IMAGES)
+    np.testing.assert_array_equal(fitted.decision_function(IMAGES), before)
 
 
 def test_free_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
