@@ -448,7 +448,7 @@ def test_bfloat16_changes_training_and_prediction_a_little():
     assert {p.dtype for p in mixed.module_.parameters()} == {torch.float32}
     probabilities = mixed.predict_proba(X)
     assert probabilities.dtype == np.float32
-    mixed.module_.precision = "float32"
+    mixed.set_params(precision="float32")
     difference = abs(probabilities - mixed.predict_proba(X)).max()
     assert 0 < difference < 0.02  # as docs/training.rst says
 
@@ -456,6 +456,6 @@ def test_bfloat16_changes_training_and_prediction_a_little():
 def test_local_maps_are_always_float32():
     classifier = small(precision="bfloat16", threshold=0).fit(X, Y)  # all images are explained
     mixed = np.asarray(local_maps(classifier, X))
-    classifier.module_.precision = "float32"
+    classifier.set_params(precision="float32")
     assert mixed.any()
     np.testing.assert_array_equal(mixed, np.asarray(local_maps(classifier, X)))

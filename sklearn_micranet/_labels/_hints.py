@@ -45,7 +45,8 @@ def _first_element(value):
     """Return the first element of a list, a column or a table, None of a stack of arrays."""
     if hasattr(value, "iloc"):
         value = value.to_numpy().ravel()
-    is_column = getattr(value, "ndim", 1) == 1 and not hasattr(value, "is_ragged")
+    is_column = getattr(value, "ndim", len(getattr(value, "shape", (1,)))) == 1
+    is_column = is_column and not hasattr(value, "is_ragged")
     return next(iter(value), None) if is_column and np.iterable(value) else None
 
 

@@ -107,7 +107,7 @@ def step_bytes(network, shape, n_images):
     """
     with torch.device("meta"):  # takes no memory
         copy = deepcopy(network).to("meta")
-        images = torch.empty(1, *shape[1:])
+        images = torch.empty(1, *shape[1:], dtype=torch.float32)
     sizes = []
 
     def count(module, args, result):

@@ -172,7 +172,7 @@ def test_without_validation_images_the_training_loss_is_monitored():
 )
 def test_callbacks_are_those_asked_for(parameters, names):
     callbacks = training_callbacks(MicraNetClassifier(**parameters), 3, "valid_loss")
-    assert [name for name, _ in callbacks] == names
+    assert [name for name, _ in callbacks] == ["cost", *names]
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------

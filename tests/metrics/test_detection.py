@@ -253,12 +253,12 @@ def test_wrong_input_of_the_curve_raises(points_pred, max_distance, match):
 @pytest.mark.parametrize(
     ("rows", "match"),
     [
-        ([["cell", 1, 2]], "a class is its index, counted from 0. Got <U"),
-        (np.zeros((8, 3), dtype=bool), "Got bool instead"),
-        (np.zeros((1, 8, 8)), r"must be a table of shape .* one table for each image"),
+        ([["cell", 1, 2]], r"the index of its map, .* Got 'cell' instead.*names\.index"),
+        (np.zeros((8, 3), dtype=bool), r"masks of shape \(n_maps, .* Got some of shape \(8, 3\)"),
+        (np.full((1, 8, 8), 0.5), "must hold masks, of dtype bool .*, or instances"),
         ([0, 1, 2], r"must be a table of shape .* Got the shape \(3,\)"),
     ],
 )
 def test_what_are_no_positions_is_refused_with_advice(rows, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((TypeError, ValueError), match=match):
         detection_scores([rows], [[]], max_distance=1)
