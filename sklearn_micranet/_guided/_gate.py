@@ -56,18 +56,23 @@ def cell_gates(scores):
 
 
 def enlarge(maps, factor, size):
-    """Enlarge maps (n, height, width) by a whole factor, linear between centres of their pixels."""
+    """Enlarge maps (n, height, width) by an even factor, linear between centres of their pixels."""
     if factor == 1:
         return maps[:, : size[0], : size[1]]
-    rows, columns = (
-        _interpolation(n, m, factor) for n, m in zip(size, maps.shape[1:], strict=True)
-    )
-    return rows @ maps @ columns.T
+    wide = _stretch(maps.swapaxes(1, 2), factor, size[1]).swapaxes(1, 2)
+    # Rows come last: they are what is contiguous in memory.
+    return _stretch(np.ascontiguousarray(wide), factor, size[0])
 
 
-def _interpolation(n, n_cells, factor):
-    position = np.clip((np.arange(n) + 0.5) / factor - 0.5, 0, n_cells - 1)
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(n_cells))).astype(np.float32)
+def _stretch(maps, factor, n):
+    """Enlarge the second axis of maps to n pixels."""
+    padded = np.concatenate([maps[:, :1], maps, maps[:, -1:]], axis=1)
+    # Pixels between the centres of two neighbours, all alike.
+    upper = ((np.arange(factor, dtype=np.float32) + 0.5) / factor)[:, np.newaxis]
+    step = (padded[:, 1:] - padded[:, :-1])[:, :, np.newaxis]
+    between = padded[:, :-1, np.newaxis] + upper * step
+    first = factor // 2
+    return between.reshape(len(maps), -1, maps.shape[2])[:, first : first + n]
 
 
 def prior(gates, present, *, top, floor, gamma=1.0):
@@ -89,8 +94,9 @@ def prior(gates, present, *, top, floor, gamma=1.0):
     prior : float32 ndarray of the shape of the gates
     """
     at_class = (-1,) + (1,) * (gates.ndim - 1)
-    gamma = np.broadcast_to(gamma, len(gates)).reshape(at_class)
-    probability = (top * gates**gamma + floor) * np.reshape(present, at_class)
+    if np.ndim(gamma) or gamma != 1:  # a power takes as long as all else
+        gates = gates ** np.broadcast_to(gamma, len(gates)).astype(gates.dtype).reshape(at_class)
+    probability = (top * gates + floor) * np.reshape(present, at_class)
     total = probability.sum(axis=0)
     return (probability * (MAX_SUM / np.maximum(total, MAX_SUM))).astype(np.float32)
 

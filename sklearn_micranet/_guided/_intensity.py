@@ -16,8 +16,8 @@ _N_BINS = 16
 _MIN_PER_BIN = 50
 _SMALLEST_NOISE = 1e-3  # of the range of brightness, where an image has less
 _TINY = 1e-6
-_COARSE = 4  # px
-_N_BEFORE_BLUR = 3  # iterations: what is found has to be an object first
+_COARSE, _HALF = 4, 2  # px: of what varies slowly
+_N_BEFORE_BLUR = 3  # iterations
 OUTLINE = 0.6  # height at which a blurred structure is cut
 _CUT = 0.55  # a little inside, as blur widens thin structures; the level itself is applied last
 _PULL = 0.02  # weight of the mean of the whole image where near pixels weigh 1
@@ -144,46 +144,97 @@ def halfway_height(
     height : float32 ndarray of shape (height, width)
         0 is the surroundings, 1 the object; not limited to these. 0 outside `within`.
     """
-    foreground, cut = start, _CUT
+    view = np.asarray(view, dtype=np.float32)
+    near, foreground = _Near(view, sigma), start
+    cut = np.full_like(near.view, _CUT)
     for i in range(n_iterations):
-        inside, outside = (_near_mean(view, part, sigma) for part in (foreground, ~foreground))
-        height = (view - outside) / np.maximum(inside - outside, max(min_contrast, _TINY))
-        if within is not None:
-            height = np.where(within, height, 0)
-        if blur and i >= _N_BEFORE_BLUR:
-            cut = _height_of_outline(foreground, blur, sigma)
-        foreground = height > cut
-    return (height - cut + OUTLINE if blur else height).astype(np.float32)
+        inside, outside = near.sides(view, near.view, foreground)
+        contrast = np.maximum(inside - outside, max(min_contrast, _TINY))
+        if blur and i >= _N_BEFORE_BLUR:  # what is found has to be an object first
+            cut = _height_of_outline(near, foreground, blur)
+        if i < n_iterations - 1:
+            foreground = view > near.enlarge(outside + cut * contrast)
+            if within is not None:
+                foreground &= within
+    height = (view - near.enlarge(outside)) / near.enlarge(contrast)
+    if blur:
+        height += near.enlarge(OUTLINE - cut)
+    return height if within is None else np.where(within, height, np.float32(0))
 
 
-def _height_of_outline(foreground, blur, sigma):
+def _height_of_outline(near, foreground, blur):
     """Return where between surroundings and object the outline of a blurred mask lies."""
     blurred = ndimage.gaussian_filter(foreground.astype(np.float32), blur, truncate=3)
-    inside, outside = (_near_mean(blurred, part, sigma) for part in (foreground, ~foreground))
-    edge = ndimage.binary_dilation(foreground) & ~ndimage.binary_erosion(foreground)
-    near, weight = (_smooth(x, sigma) for x in (blurred * edge, edge.astype(np.float32)))
-    outline = (near + 0.5 * _PULL) / (weight + _PULL)
+    inside, outside = near.sides(blurred, near(blurred), foreground)
+    edge = _edge(foreground)
+    outline = (near(blurred * edge) + 0.5 * _PULL) / (near(edge) + _PULL)
     return np.clip((outline - outside) / np.maximum(inside - outside, 0.05), 0.5, 0.9)
 
 
-def _near_mean(view, part, sigma):
-    """Average the pixels of a part that are near, and a little those that are far."""
-    weight = part.astype(np.float32)
-    total = weight.sum()
-    mean = float((view * weight).sum() / total) if total else float(view.mean())
-    near, near_weight = (_smooth(x, sigma) for x in (view * weight, weight))
-    return (near + _PULL * mean) / (near_weight + _PULL)
+def _edge(mask):
+    """Return the pixels of which a neighbour, above, below, left or right, differs."""
+    edge = np.zeros(mask.shape, dtype=bool)
+    for changed, low, high in (
+        (mask[1:] != mask[:-1], edge[:-1], edge[1:]),
+        (mask[:, 1:] != mask[:, :-1], edge[:, :-1], edge[:, 1:]),
+    ):
+        low |= changed
+        high |= changed
+    return edge
 
 
-def _smooth(image, sigma):
-    """Smooth with a wide Gaussian, on pixels of `_COARSE` x `_COARSE`: 16 times less to do."""
-    if sigma < 2 * _COARSE:
-        return ndimage.gaussian_filter(image, sigma, truncate=3)
-    height = len(image)
-    padded = np.pad(image, [(0, -n % _COARSE) for n in image.shape], mode="edge")
-    blocks = padded.reshape(-(-height // _COARSE), _COARSE, -1, _COARSE).mean(axis=(1, 3))
-    smooth = ndimage.gaussian_filter(blocks.astype(np.float32), sigma / _COARSE, truncate=3)
-    return enlarge(smooth[np.newaxis], _COARSE, image.shape)[0]
+class _Near:
+    """Means over near pixels, of images of one size.
+
+    They vary slowly: they are computed on pixels of `_COARSE` x `_COARSE`, 16 times less to do.
+
+    Parameters
+    ----------
+    view : ndarray of shape (height, width)
+        Its own mean is kept as `view`.
+    sigma : float
+        Standard deviation of the Gaussian that says what is near, in px.
+    """
+
+    def __init__(self, view, sigma):
+        self.size = view.shape
+        self.factor = _COARSE if sigma >= 2 * _COARSE else 1
+        self.sigma = sigma / self.factor
+        self.view = self(view)
+
+    def __call__(self, image):
+        blocks = block_means(image, self.factor)
+        return ndimage.gaussian_filter(blocks, self.sigma, truncate=3)
+
+    def enlarge(self, mean):
+        return enlarge(mean[np.newaxis], self.factor, self.size)[0]
+
+    def sides(self, image, mean, part):
+        """Average inside and outside a part what is near, and a little what is far.
+
+        `mean` is that of the image. The outside is what the inside leaves of it.
+        """
+        inside = image * part
+        n, total = np.count_nonzero(part), float(inside.sum())
+        n_out, rest = part.size - n, float(image.sum()) - total
+        whole = (total + rest) / part.size
+        near, weight = self(inside), self(part)
+        return (
+            (near + _PULL * (total / n if n else whole)) / (weight + _PULL),
+            (mean - near + _PULL * (rest / n_out if n_out else whole)) / (1 - weight + _PULL),
+        )
+
+
+def block_means(image, factor):
+    """Return the means of blocks of factor x factor px; sides are filled up with the edge."""
+    image = np.asarray(image, dtype=np.float32)
+    if factor == 1:
+        return image
+    if any(n % factor for n in image.shape[-2:]):
+        fill = [(0, 0)] * (image.ndim - 2) + [(0, -n % factor) for n in image.shape[-2:]]
+        image = np.pad(image, fill, mode="edge")
+    rows = image.reshape(*image.shape[:-2], -1, factor, image.shape[-1]).sum(axis=-2)
+    return sum(rows[..., i::factor] for i in range(factor)) / np.float32(factor**2)
 
 
 def as_map(height, level):
@@ -209,11 +260,13 @@ def share_out(prior, foreground, *, sigma=2.0, n_steps=10):
         The class whose prior is the largest after it was averaged along the foreground, never
         across the background.
     """
-    inside = foreground.astype(np.float32)
-    weight = ndimage.gaussian_filter(inside, sigma, truncate=3) + _TINY
-    spread = prior
+    prior, inside = block_means(prior, _HALF), block_means(foreground, _HALF)
+    step = sigma / _HALF
+    weight = inside / (ndimage.gaussian_filter(inside, step, truncate=3) + _TINY)
+    spread = prior * inside
     for _ in range(n_steps):
-        spread = np.stack(
-            [ndimage.gaussian_filter(p * inside, sigma, truncate=3) / weight for p in spread]
-        )
-    return np.where(foreground, spread, prior).argmax(axis=0)
+        spread = ndimage.gaussian_filter(spread, (0, step, step), truncate=3)
+        spread *= weight
+    winner = np.where(inside, spread, prior).argmax(axis=0)
+    height, width = foreground.shape
+    return winner.repeat(_HALF, axis=0).repeat(_HALF, axis=1)[:height, :width]

@@ -7,7 +7,7 @@ import torch
 
 from sklearn_micranet import __version__
 from sklearn_micranet._network._input import to_tensor
-from sklearn_micranet._network._local_maps import FoldedNetwork, forward
+from sklearn_micranet._network._local_maps import FoldedNetwork, logits_and_activations
 from sklearn_micranet._stack._keys import key_of, key_of_array
 from sklearn_micranet._stack._sources import take
 
@@ -15,6 +15,7 @@ from ._gate import Reading
 from ._recipe import guided_maps
 
 _LAYERS = (1, 3, 5)  # L2, L4 and L6: pixels of 1, 2 and 4 px
+_LAST = 7  # L8
 _MAX_LOSS = 0.02  # of label accuracy
 
 UPRIGHT, TURNED, BOTH = (False,), (True,), (False, True)
@@ -67,48 +68,56 @@ class Reader:
             image = image.reshape(self.explained.image_shape)
         return image if image.ndim == 3 else image[..., np.newaxis]
 
-    def __call__(self, image):
+    def __call__(self, image, *, with_layers=True):
         """Return the reading of one image, of the classes that have maps.
+
+        Without layers its `activations` are empty: where brightness says all, nobody needs them.
 
         One image at a time: a CPU is fastest when the activations of what it works on fit its
         cache, and on a GPU what follows takes longer.
         """
-        targets = self.explained.targets
+        targets, layers = self.explained.targets, _LAYERS if with_layers else ()
         # For each network, a run for each turn. Maps cover the padding, too: they are cut when
         # they are enlarged to the image.
-        runs = [self._runs(folded, self.as_image(image)) for folded in self.folded]
-        logits = targets.mean_logits([of_one[0].logits.cpu().numpy() for of_one in runs])
+        runs = [self._runs(folded, self.as_image(image), layers) for folded in self.folded]
+        logits = targets.mean_logits([of_one[0][0].cpu().numpy() for of_one in runs])
         scores = _mean(
-            torch.einsum("ck,khw->chw", folded.linear[0], run.activations[-1][0])
+            torch.einsum("ck,khw->chw", folded.linear[0], activations[_LAST])
             for folded, of_one in zip(self.folded, runs, strict=True)
-            for run in of_one
+            for _, activations in of_one
         )
         if targets.kind == "multiclass":  # what speaks for all classes speaks for none
             scores = scores - scores.mean(dim=0)
-        layers = [
-            torch.cat([_mean(run.activations[layer][0] for run in of_one) for of_one in runs])
-            for layer in _LAYERS
+        kept = [
+            torch.cat([_mean(activations[layer] for _, activations in of_one) for of_one in runs])
+            for layer in layers
         ]
         outputs = targets.map_outputs
         return Reading(
             scores.cpu().numpy()[outputs],
             targets.present(logits, self.explained.threshold)[0, outputs],
-            [layer.cpu().numpy() for layer in layers],
+            [layer.cpu().numpy() for layer in kept],
         )
 
-    def _runs(self, folded, image):
+    def _runs(self, folded, image, layers):
+        """Return logits and activations of each turn, these turned back."""
         tensor = to_tensor(image[np.newaxis]).to(folded.linear[0].device)
         runs = []
         for turn in self.turns:
-            run = forward(folded, tensor.flip(2, 3) if turn else tensor)
-            if turn:  # what it leaves is turned back
-                run = run._replace(activations=[a.flip(2, 3) for a in run.activations])
-            runs.append(run)
+            logits, activations = logits_and_activations(
+                folded, tensor.flip(2, 3) if turn else tensor, {*layers, _LAST}
+            )
+            # Contiguous, as pixels of one filter are what is smoothed and enlarged.
+            one = {
+                i: (a[0].flip(1, 2) if turn else a[0]).contiguous() for i, a in activations.items()
+            }
+            runs.append((logits, one))
         return runs
 
 
 def _mean(tensors):
-    return torch.stack(list(tensors)).mean(dim=0)
+    tensors = list(tensors)
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors).mean(dim=0)
 
 
 def survives_half_turn(reader, images, present):
@@ -122,7 +131,9 @@ def survives_half_turn(reader, images, present):
         Labels. ``None`` stands for what is predicted from the images as they are.
     """
     readers = reader, reader.turned(TURNED)
-    found = np.array([[read(image).present for read in readers] for image in images])
+    found = np.array(
+        [[read(image, with_layers=False).present for read in readers] for image in images]
+    )
     upright, turned = found.swapaxes(0, 1)
     truth = upright if present is None else present
     return bool(np.mean(turned == truth) >= np.mean(upright == truth) - _MAX_LOSS)
@@ -160,4 +171,5 @@ class Guide:
 
     def _maps(self, image):
         image = self.reader.as_image(image)
-        return guided_maps(image, self.reader(image), self.recipe, level=self.level)
+        reading = self.reader(image, with_layers=self.recipe.pixels is not None)
+        return guided_maps(image, reading, self.recipe, level=self.level)

@@ -155,37 +155,44 @@ def guided_maps(image, reading, recipe, *, level):
     maps : float32 ndarray of shape (n_classes, height, width)
         In [0, 1], 0.5 is the outline; zero for absent classes.
     """
-    size, present = image.shape[:2], reading.present
-    maps = np.zeros((len(present), *size), dtype=np.float32)
-    if not present.any():
+    size, present = image.shape[:2], np.flatnonzero(reading.present)
+    maps = np.zeros((len(reading.present), *size), dtype=np.float32)
+    if not len(present):
         return maps
-    opened = gates(reading.scores, size)
+    opened = gates(reading.scores[present], size)
     if recipe.pixels is not None:
-        posterior = recipe.pixels.posterior(reading.activations, opened, present)
-        maps[:] = posterior
-    cut = [k for k in np.flatnonzero(present) if recipe.modes[k] != "texture"]
-    if not cut:
-        return maps
-    belief = prior(opened, present, top=0.3, floor=0.01)
+        maps[present] = recipe.pixels.posterior(reading.activations, opened, present)
+    if any(recipe.modes[k] != "texture" for k in present):
+        _cut(maps, image, opened, present, recipe, level)
+    return maps
+
+
+def _cut(maps, image, opened, present, recipe, level):
+    """Cut what differs in brightness, and give each pixel of it to one class."""
+    belief = prior(opened, np.ones(len(opened), bool), top=0.3, floor=0.01)
     groups = {}
-    for k in cut:
-        groups.setdefault((recipe.modes[k], tuple(recipe.views[k])), []).append(k)
+    for i, k in enumerate(present):
+        if recipe.modes[k] != "texture":
+            groups.setdefault((recipe.modes[k], tuple(recipe.views[k])), []).append(i)
     for (mode, view), members in groups.items():
+        classes = present[members]
         if mode == "both":
-            within, contrast, blur = maps[members].sum(axis=0) > 0.5, 0.0, 0.0
+            within, contrast, blur = maps[classes].sum(axis=0) > 0.5, 0.0, 0.0
         else:
-            within = opened[present].max(axis=0) > SEEN
-            contrast, blur = recipe.contrast[members[0]], _BLUR
+            within = opened.max(axis=0) > SEEN
+            contrast, blur = recipe.contrast[classes[0]], _BLUR
         seen = belief[members].sum(axis=0)
         height = halfway_height(
-            equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[members[0]]),
+            equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[classes[0]]),
             seen > seen.max() / 2,
             within=within,
             min_contrast=contrast,
             blur=blur,
         )
-        maps[members] = as_map(height, level)
-    if np.count_nonzero(present) > 1:  # what is bright may belong to any class
+        maps[classes] = as_map(height, level)
+    if len(present) > 1:  # what is bright may belong to any class
+        cut = np.array([k for k in present if recipe.modes[k] != "texture"])
         winner = share_out(belief, maps[cut].max(axis=0) > 0.5)
-        maps[cut] *= winner == np.array(cut)[:, None, None]
-    return maps
+        for i, k in enumerate(present):
+            if recipe.modes[k] != "texture":
+                maps[k] *= winner == i

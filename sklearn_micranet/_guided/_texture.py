@@ -163,14 +163,43 @@ class PixelModel:
         return self
 
     def posterior(self, activations, gate, present):
-        """Return the probability of each class, float32 of shape (n_classes, height, width)."""
+        """Return the probability of classes.
+
+        Parameters
+        ----------
+        activations : list of ndarray
+            As in :func:`pixel_features`.
+        gate : float32 ndarray of shape (n_present, height, width)
+        present : int ndarray of shape (n_present,)
+            Which classes these are.
+
+        Returns
+        -------
+        posterior : float32 ndarray of shape (n_present, height, width)
+        """
         size = gate.shape[1:]
-        features = pixel_features(activations, size, self.scale)
-        features = self.whiten.transform(features.reshape(len(features), -1).T)
-        evidence = np.log(likelihood(self.classifier, features, self.share) + _EPSILON)
-        evidence = evidence.T.reshape(-1, *size)
+        features = self._whitened(activations, size).reshape(-1, gate[0].size).T
+        used = [*present, -1]  # and the background
+        evidence = likelihood(self.classifier, features, self.share)[:, used]
+        evidence = np.log(evidence.T + _EPSILON, dtype=np.float32).reshape(-1, *size)
         evidence = ndimage.gaussian_filter(evidence, (0, 1, 1), truncate=3)
-        belief = prior(gate, present, top=0.9, floor=0.05, gamma=self.gamma)
+        everywhere = np.ones(len(gate), bool)
+        belief = prior(gate, everywhere, top=0.9, floor=0.05, gamma=self.gamma[present])
         belief = np.concatenate([belief, 1 - belief.sum(axis=0, keepdims=True)])
         joint = belief * np.exp(evidence - evidence.max(axis=0))
-        return (joint / joint.sum(axis=0))[:-1].astype(np.float32)
+        return joint[:-1] / joint.sum(axis=0)
+
+    def _whitened(self, activations, size):
+        """Return the components of :func:`pixel_features`, (n_components, height, width).
+
+        Components first, then smoothed and enlarged, as there are fewer of them than of filters.
+        """
+        scaler, pca = self.whiten[0], self.whiten[1]
+        weights = pca.components_ / np.sqrt(pca.explained_variance_)[:, np.newaxis] / scaler.scale_
+        offset = weights @ scaler.mean_ + pca.mean_ @ (weights * scaler.scale_).T
+        components = -offset[:, np.newaxis, np.newaxis]
+        for i, activation in enumerate(activations[: self.scale.n_layers]):
+            of_layer, weights = np.split(weights, [len(activation)], axis=1)
+            mixed = np.tensordot(of_layer.astype(np.float32), activation, axes=1)
+            components = components + layer_features(mixed, 2**i, size, self.scale.sigma)
+        return components.astype(np.float32)

@@ -103,6 +103,32 @@ def forward(folded, images):
 
 
 @torch.no_grad()
+def logits_and_activations(folded, images, layers):
+    """Compute the logits of images and the activations of some layers, no more.
+
+    Parameters
+    ----------
+    folded : FoldedNetwork
+    images : Tensor of shape (n_samples, n_channels, height, width)
+    layers : collection of int
+        Of 0 to 7, L1 to L8.
+
+    Returns
+    -------
+    logits : Tensor of shape (n_samples, n_outputs)
+    activations : dict of int to Tensor
+    """
+    x, kept = _channels_last(images), {}
+    for i, convolution in enumerate(folded.convolutions):
+        x = F.conv2d(x, convolution.weight, convolution.bias, padding=1).relu_()
+        if i in layers:
+            kept[i] = x
+        if i % 2 and i < 2 * N_DEPTHS - 1:
+            x = F.max_pool2d(x, 2)
+    return F.linear(x.amax(dim=(2, 3)), *folded.linear), kept
+
+
+@torch.no_grad()
 def local_maps(folded, run, pairs):
     """Compute equations (1) and (2) at the resolution of each layer.
 
