@@ -64,13 +64,24 @@ def test_posterior_is_bayes_rule():
     )
     value = np.array([2.0, 0.5])
     activation = np.tile(value[:, None, None], (1, 16, 16)).astype(np.float32)
-    opened = np.full((2, 16, 16), 0.25, dtype=np.float32)
+    opened = np.full((1, 16, 16), 0.25, dtype=np.float32)
     ratio = likelihood(model.classifier, model.whiten.transform(value[None]), model.share)[0]
     belief = 0.9 * 0.25**0.75 + 0.05
     weights = np.array([belief, 1 - belief]) * ratio[[0, 2]]
-    found = model.posterior([activation], opened, np.array([True, False]))
-    assert_allclose(found[0], weights[0] / weights.sum(), rtol=1e-3)
-    assert not found[1].any()
+    found = model.posterior([activation], opened, np.array([0]))
+    assert_allclose(found, np.full((1, 16, 16), weights[0] / weights.sum()), rtol=1e-3)
+
+
+def test_components_may_be_taken_before_features_are_smoothed_and_enlarged():
+    rng = np.random.default_rng(0)
+    activations = [rng.random((3, 16, 16)), rng.random((5, 8, 8))]
+    scale = Scale(2, 1.0, 4)
+    features = pixel_features(activations, (16, 15), scale).reshape(8, -1).T
+    model = PixelModel(LogisticRegression(), scale)
+    gate, present = rng.random((len(features), 1)), np.ones((len(features), 1), bool)
+    model.fit(features, gate, present, np.array([0.3]))
+    expected = model.whiten.transform(features).T.reshape(4, 16, 15)
+    assert_allclose(model._whitened(activations, (16, 15)), expected, atol=1e-4)
 
 
 def test_features_of_layers_lie_on_the_pixels_that_they_cover():
