@@ -19,6 +19,7 @@ from sklearn_micranet import MicraNetClassifier, datasets
 from sklearn_micranet.images import extract_crops
 
 N_FILTERS = 16
+BOXES = ("smears",)  # whose objects are known by their boxes
 
 
 class OutlineSet(NamedTuple):
