@@ -50,7 +50,7 @@ ABLATIONS = {
     "features: intensity": {"features": "intensity"},
     "features: both": {"features": "both"},
     "features: texture": {"features": "texture"},
-    "no blur": {"_BLUR": 0.0},
+    "no blur": {"_IS_BLURRED": False},
     "no smallest contrast": {"_MIN_CONTRAST": 0.0},
     "no wide features": {"_DENSE_FROM": 2.0},
 }

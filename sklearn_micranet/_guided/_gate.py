@@ -12,6 +12,7 @@ import numpy as np
 CELL = 8  # px: three poolings
 MAX_SUM = 0.9  # a pixel is background with a probability of 0.1 at least
 SEEN = 0.02  # share of its maximum from which a gate is open
+_WIDEST = 0.3  # exponent of a gate in the prior; chosen on training images of DIC cells
 _FILLED = 0.1  # share of its maximum from which a cell counts as filled by a class
 
 
@@ -112,4 +113,4 @@ def exponents(area):
     Where a class fills little of an image, the gate is wider than the structures: in `fit` only its
     peaks are trusted. Where it fills much, the gate misses parts of them, and is widened.
     """
-    return float(np.clip(2.5 - 3.5 * area, 0.15, 2)), max(0.15, 1 - 1.25 * area)
+    return float(np.clip(2.5 - 3.5 * area, _WIDEST, 2)), max(_WIDEST, 1 - 1.25 * area)

@@ -20,7 +20,7 @@ _N_PIXELS = 120  # of an image, for the pixel classifier
 _PATCH = 128  # px: the part of an image that the noise is looked at
 _MAX_NOISE_SAMPLES = 500_000
 _DENSE_FROM = 0.4  # of an image filled: from here on wide features help, below they blur outlines
-_BLUR = 1.5  # px; chosen on digits, MNIST canvases and nuclei
+_IS_BLURRED = True  # what brightness alone tells apart
 _MIN_CONTRAST = 4.0  # standard deviations of the noise, if typical objects have twice as much
 
 
@@ -177,17 +177,17 @@ def _cut(maps, image, opened, present, recipe, level):
     for (mode, view), members in groups.items():
         classes = present[members]
         if mode == "both":
-            within, contrast, blur = maps[classes].sum(axis=0) > 0.5, 0.0, 0.0
+            within, contrast, is_blurred = maps[classes].sum(axis=0) > 0.5, 0.0, False
         else:
             within = opened.max(axis=0) > SEEN
-            contrast, blur = recipe.contrast[classes[0]], _BLUR
+            contrast, is_blurred = recipe.contrast[classes[0]], _IS_BLURRED
         seen = belief[members].sum(axis=0)
         height = halfway_height(
             equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[classes[0]]),
             seen > seen.max() / 2,
             within=within,
             min_contrast=contrast,
-            blur=blur,
+            is_blurred=is_blurred,
         )
         maps[classes] = as_map(height, level)
     if len(present) > 1:  # what is bright may belong to any class

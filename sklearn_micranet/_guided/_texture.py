@@ -25,11 +25,12 @@ class Scale(NamedTuple):
     n_layers: int  # from the highest resolution
     sigma: float  # px, of the Gaussian that smooths them
     n_components: int
+    of_evidence: float  # px, of the Gaussian that smooths the logarithms of likelihoods
 
 
 # Fine features leave outlines sharp; where a class fills much of an image, wide ones leave no holes
-# in it. Chosen on textures, and on DIC cells.
-FINE, WIDE = Scale(2, 1.0, 10), Scale(3, 2.0, 12)
+# in it. Chosen on training images of textures, and of DIC cells.
+FINE, WIDE = Scale(2, 1.0, 10, 1.0), Scale(3, 2.0, 12, 4.0)
 
 
 def pixel_features(activations, size, scale):
@@ -182,7 +183,8 @@ class PixelModel:
         used = [*present, -1]  # and the background
         evidence = likelihood(self.classifier, features, self.share)[:, used]
         evidence = np.log(evidence.T + _EPSILON, dtype=np.float32).reshape(-1, *size)
-        evidence = ndimage.gaussian_filter(evidence, (0, 1, 1), truncate=3)
+        width = self.scale.of_evidence
+        evidence = ndimage.gaussian_filter(evidence, (0, width, width), truncate=3)
         everywhere = np.ones(len(gate), bool)
         belief = prior(gate, everywhere, top=0.9, floor=0.05, gamma=self.gamma[present])
         belief = np.concatenate([belief, 1 - belief.sum(axis=0, keepdims=True)])

@@ -75,7 +75,7 @@ def test_posterior_is_bayes_rule():
 def test_components_may_be_taken_before_features_are_smoothed_and_enlarged():
     rng = np.random.default_rng(0)
     activations = [rng.random((3, 16, 16)), rng.random((5, 8, 8))]
-    scale = Scale(2, 1.0, 4)
+    scale = Scale(2, 1.0, 4, 1.0)
     features = pixel_features(activations, (16, 15), scale).reshape(8, -1).T
     model = PixelModel(LogisticRegression(), scale)
     gate, present = rng.random((len(features), 1)), np.ones((len(features), 1), bool)
@@ -89,7 +89,7 @@ def test_features_of_layers_lie_on_the_pixels_that_they_cover():
     fine[0, 4, 4] = 1
     coarse = np.zeros((2, 8, 8), np.float32)
     coarse[1, 2, 2] = 1  # pixels 4 and 5
-    features = pixel_features([fine, coarse], (16, 15), Scale(2, 0.5, 3))
+    features = pixel_features([fine, coarse], (16, 15), Scale(2, 0.5, 3, 1.0))
     assert features.shape == (3, 16, 15)
     assert np.unravel_index(features[0].argmax(), (16, 15)) == (4, 4)
     assert_allclose(features[2, 4, 4], features[2, 5, 5])
