@@ -52,7 +52,7 @@ ABLATIONS = {
     "features: texture": {"features": "texture"},
     "no blur": {"_IS_BLURRED": False},
     "no smallest contrast": {"_MIN_CONTRAST": 0.0},
-    "no wide features": {"_DENSE_FROM": 2.0},
+    "no wide features": {"DENSE_FROM": 2.0},
 }
 
 
@@ -166,8 +166,8 @@ def report(method, terms, seconds):
 
 def ablations(classifier, images, labels, test):
     for name, changes in ABLATIONS.items():
-        params = {k: v for k, v in changes.items() if not k.startswith("_")}
-        constants = {k: v for k, v in changes.items() if k.startswith("_")}
+        params = {k: v for k, v in changes.items() if k == "features"}
+        constants = {k: v for k, v in changes.items() if k != "features"}
         with patch.multiple(_recipe, **constants) if constants else patch.dict({}):
             yield name, *guided_masks(FrozenEstimator(classifier), images, labels, test, **params)
 

@@ -12,7 +12,8 @@ import numpy as np
 CELL = 8  # px: three poolings
 MAX_SUM = 0.9  # a pixel is background with a probability of 0.1 at least
 SEEN = 0.02  # share of its maximum from which a gate is open
-_WIDEST = 0.3  # exponent of a gate in the prior; chosen on training images of DIC cells
+_WIDEST = 0.15  # exponent of a gate in the prior
+DENSE_FROM = 0.4  # of an image filled: what crowds images differs in area from one to the next
 _FILLED = 0.1  # share of its maximum from which a cell counts as filled by a class
 
 
@@ -103,14 +104,15 @@ def prior(gates, present, *, top, floor, gamma=1.0):
 
 
 def filled_area(cells):
-    """Return the share of the cells of a gate that are above a tenth of its maximum."""
-    return float(np.mean(cells > _FILLED))
+    """Return the share of gates (..., height, width) that is above a tenth of their maxima."""
+    return np.mean(cells > _FILLED, axis=(-2, -1))
 
 
 def exponents(area):
-    """Return the exponents of a class's gate in the prior: in `fit`, and in use.
+    """Return the exponents of classes' gates in the prior: in `fit`, and in use.
 
     Where a class fills little of an image, the gate is wider than the structures: in `fit` only its
     peaks are trusted. Where it fills much, the gate misses parts of them, and is widened.
     """
-    return float(np.clip(2.5 - 3.5 * area, _WIDEST, 2)), max(_WIDEST, 1 - 1.25 * area)
+    area = np.asarray(area)
+    return np.clip(2.5 - 3.5 * area, _WIDEST, 2), np.maximum(_WIDEST, 1 - 1.25 * area)

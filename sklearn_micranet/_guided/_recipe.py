@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._choice import best_view, cell_means, inside_and_outside, mode_of
-from ._gate import SEEN, cell_gates, filled_area, gates, prior
+from ._gate import DENSE_FROM, SEEN, cell_gates, filled_area, gates, prior
 from ._intensity import (
     as_map,
     equalise_noise,
@@ -19,7 +19,6 @@ from ._texture import FINE, WIDE, PixelModel, pixel_features
 _N_PIXELS = 120  # of an image, for the pixel classifier
 _PATCH = 128  # px: the part of an image that the noise is looked at
 _MAX_NOISE_SAMPLES = 500_000
-_DENSE_FROM = 0.4  # of an image filled: from here on wide features help, below they blur outlines
 _IS_BLURRED = True  # what brightness alone tells apart
 _MIN_CONTRAST = 4.0  # standard deviations of the noise, if typical objects have twice as much
 
@@ -110,7 +109,8 @@ def learn(surveys, classifier, *, features="auto"):
     area = np.where(known, all_areas, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     pixels = None
     if set(modes) != {"intensity"}:
-        scale = WIDE if area.mean() >= _DENSE_FROM else FINE
+        # Wide features leave no holes in what is large, but blur the outlines of what is small.
+        scale = WIDE if area.mean() >= DENSE_FROM else FINE
         pixels = PixelModel(classifier, scale).fit(
             np.concatenate([s.features[scale].T for s in surveys]),
             np.concatenate([s.gate for s in surveys]),

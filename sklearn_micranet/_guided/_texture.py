@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ._gate import enlarge, exponents, prior
+from ._gate import DENSE_FROM, enlarge, exponents, filled_area, prior
 
 _EPSILON = 1e-6
 
@@ -150,7 +150,7 @@ class PixelModel:
         area : ndarray of shape (n_classes,)
             Share of an image that a class fills where it is present.
         """
-        in_fit, self.gamma = np.transpose([exponents(a) for a in area])
+        self.area, (in_fit, _) = area, exponents(area)
         n_components = min(self.scale.n_components, *features.shape)
         self.whiten = make_pipeline(
             StandardScaler(), PCA(n_components, whiten=True, svd_solver="covariance_eigh")
@@ -185,8 +185,11 @@ class PixelModel:
         evidence = np.log(evidence.T + _EPSILON, dtype=np.float32).reshape(-1, *size)
         width = self.scale.of_evidence
         evidence = ndimage.gaussian_filter(evidence, (0, width, width), truncate=3)
+        # Of a crowded class each image tells itself how much of it is filled.
+        area = self.area[present]
+        area = np.where(area < DENSE_FROM, area, filled_area(gate))
         everywhere = np.ones(len(gate), bool)
-        belief = prior(gate, everywhere, top=0.9, floor=0.05, gamma=self.gamma[present])
+        belief = prior(gate, everywhere, top=0.9, floor=0.05, gamma=exponents(area)[1])
         belief = np.concatenate([belief, 1 - belief.sum(axis=0, keepdims=True)])
         joint = belief * np.exp(evidence - evidence.max(axis=0))
         return joint[:-1] / joint.sum(axis=0)

@@ -94,3 +94,31 @@ def test_features_of_layers_lie_on_the_pixels_that_they_cover():
     assert np.unravel_index(features[0].argmax(), (16, 15)) == (4, 4)
     assert_allclose(features[2, 4, 4], features[2, 5, 5])
     assert_allclose(features[2].max(), features[2, 4, 4], rtol=1e-6)
+
+
+def test_a_crowded_class_has_the_area_of_each_image():
+    features, _, gate, present = soft_labels()
+    activation = np.zeros((2, 16, 16), np.float32)
+    shares = []
+    for filled in (8, 15):  # rows of the gate
+        opened = np.zeros((1, 16, 16), np.float32)
+        opened[0, :filled] = 0.5
+        row = []
+        for area in (0.2, 0.6):
+            model = PixelModel(LogisticRegression(), FINE)
+            model.fit(features, gate, present, np.array([area, area]))
+            model.classifier, model.share = Even(), np.full(3, 1 / 3)
+            row.append(model.posterior([activation], opened, np.array([0]))[0, 2, 2])
+        shares.append(row)
+    # No evidence: the posterior is the prior, 0.9 * 0.5 ** gamma + 0.05. Half and 15 / 16 of the
+    # image are filled: gamma is 1 - 1.25 / 2 = 0.375 and 0.15; of a sparse class 0.75.
+    sparse = 0.9 * 0.5**0.75 + 0.05
+    crowded = [0.9 * 0.5**0.375 + 0.05, 0.9 * 0.5**0.15 + 0.05]
+    assert_allclose(shares, [[sparse, crowded[0]], [sparse, crowded[1]]], rtol=1e-4)
+
+
+class Even:
+    classes_ = np.arange(3)
+
+    def predict_proba(self, features):
+        return np.full((len(features), 3), 1 / 3)
