@@ -16,7 +16,7 @@ _N_BINS = 16
 _MIN_PER_BIN = 50
 _SMALLEST_NOISE = 1e-3  # of the range of brightness, where an image has less
 _TINY = 1e-6
-_COARSE, _HALF = 4, 2  # px: of what varies slowly
+_COARSE = 4  # px: of what varies slowly
 _BLURRED = (3, 5, 7)  # iterations
 OUTLINE = 0.6  # height at which a blurred structure is cut
 _CUT = 0.55  # a little inside, as blur widens thin structures; the level itself is applied last
@@ -173,8 +173,9 @@ def _blur(height, foreground):
     The outline of a large object under a blur s has the slope 1 / (sqrt(2 pi) s). Noise, pixels and
     bent outlines add to that: the line from there to blur was chosen on training images.
     """
-    slope = np.hypot(*np.gradient(ndimage.gaussian_filter(height, _SLOPE, truncate=3)))
-    slopes = slope[_edge(foreground)]
+    edge = _edge(foreground)
+    gradient = np.gradient(ndimage.gaussian_filter(height, _SLOPE, truncate=3))
+    slopes = np.hypot(*(along_axis[edge] for along_axis in gradient))
     if not len(slopes):
         return _MIN_BLUR
     apparent = 1 / (np.sqrt(2 * np.pi) * max(np.median(slopes), _TINY))
@@ -287,8 +288,8 @@ def share_out(prior, foreground, *, sigma=3.0, n_steps=5):
         The class whose prior is the largest after it was averaged along the foreground, never
         across the background.
     """
-    prior, inside = block_means(prior, _HALF), block_means(foreground, _HALF)
-    step = sigma / _HALF
+    prior, inside = block_means(prior, _COARSE), block_means(foreground, _COARSE)
+    step = sigma / _COARSE
     weight = inside / (ndimage.gaussian_filter(inside, step, truncate=3) + _TINY)
     spread = prior * inside
     for _ in range(n_steps):
@@ -296,4 +297,4 @@ def share_out(prior, foreground, *, sigma=3.0, n_steps=5):
         spread *= weight
     winner = np.where(inside, spread, prior).argmax(axis=0)
     height, width = foreground.shape
-    return winner.repeat(_HALF, axis=0).repeat(_HALF, axis=1)[:height, :width]
+    return winner.repeat(_COARSE, axis=0).repeat(_COARSE, axis=1)[:height, :width]
