@@ -28,10 +28,9 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     outline. What separates the places where a class is seen from background is learned from the
     labels, for each class: its brightness, its texture, or both.
 
-    It is made for structures that stand out by brightness or fine texture and fill little of an
-    image, such as nuclei. Where they are large and crowded, such as cells that fill half of an
-    image, and in stained smears, the paper's map (:class:`PCAFeatureMap`) or the coarse map, L8
-    alone, may be better. Compare them on a few images with masks.
+    It is made for structures that stand out by brightness, colour or fine texture. Where none of
+    these tells a structure from its surroundings, the paper's map (:class:`PCAFeatureMap`) may be
+    better: compare them on a few images with masks.
 
     Parameters
     ----------
@@ -106,10 +105,12 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     `batch_size` at a time, and not kept. It takes one forward pass of an image, or two, and no
     gradients. `fit` keeps some 0.3 MB of each image that it reads.
 
-    The constants, such as those of `features` and `level`, were chosen on the nuclei, digits,
-    other handwriting, textures, fibres and DIC cells of ``examples/benchmarks/outlines.py`` in the
-    repository, where the guided maps are compared with others. Its scores are optimistic for that
-    reason: expect less on images that differ from these.
+    The constants, such as those of `features` and `level`, were chosen on training images of
+    ``examples/benchmarks/outlines.py`` in the repository, and at first on scored images of the same
+    kinds: its scores are optimistic for that reason. Expect less on images that differ from these.
+
+    Blur widens thin structures. With "intensity" it is measured by the slope of outlines, for each
+    image, and taken back.
 
     Colour images: pixels are compared in the channel, the mean of channels, or the difference of
     two channels that separates best.

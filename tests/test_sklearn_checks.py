@@ -11,7 +11,12 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_micranet import GradCAMFeatureTransformer, MicraNetClassifier, MicraNetEnsemble
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    GuidedFeatureMap,
+    MicraNetClassifier,
+    MicraNetEnsemble,
+)
 
 AMBIGUOUS = "Of two labels 1 and 2, nobody has said which of them is the structure."
 OF_MAPS = {
@@ -22,7 +27,7 @@ OF_MAPS = {
 
 
 def expected_failed_checks(estimator):
-    if isinstance(estimator, GradCAMFeatureTransformer):
+    if isinstance(estimator, GradCAMFeatureTransformer | GuidedFeatureMap):
         return OF_MAPS
     reason = "An image that is repeated is in other batches than one of twice the weight."
     return {"check_sample_weight_equivalence_on_dense_data": reason}
@@ -35,6 +40,9 @@ def expected_failed_checks(estimator):
             MicraNetClassifier(n_filters=4, max_epochs=4, lr=2e-2), n_estimators=2, random_state=0
         ),
         GradCAMFeatureTransformer(MicraNetClassifier(n_filters=2, max_epochs=2, random_state=0)),
+        GuidedFeatureMap(
+            MicraNetClassifier(n_filters=2, max_epochs=2, random_state=0), random_state=0
+        ),
     ],
     expected_failed_checks=expected_failed_checks,
 )
@@ -50,6 +58,9 @@ ESTIMATORS = {
     "classifier": SMALL,
     "ensemble": MicraNetEnsemble(SMALL, n_estimators=2, random_state=0),
     "transformer": GradCAMFeatureTransformer(SMALL, classes="all"),
+    "guided": GuidedFeatureMap(
+        clone(SMALL).set_params(threshold=0.0), features="texture", random_state=0
+    ),
 }
 IMAGES = np.random.default_rng(0).random((20, 17, 22, 3), dtype=np.float32)
 LABELS = np.random.default_rng(1).integers(0, 2, (20, 2))

@@ -14,6 +14,8 @@ from sklearn_micranet._network._tiles import Tile
 CELL = 8  # px: three poolings
 MAX_SUM = 0.9  # a pixel is background with a probability of 0.1 at least
 SEEN = 0.02  # share of its maximum from which a gate is open
+_WIDEST = 0.15  # exponent of a gate in the prior
+DENSE_FROM = 0.4  # of an image filled: what crowds images differs in area from one to the next
 _FILLED = 0.1  # share of its maximum from which a cell counts as filled by a class
 
 
@@ -70,18 +72,23 @@ def cell_gates(scores):
 
 
 def enlarge(maps, factor, size):
-    """Enlarge maps (n, height, width) by a whole factor, linear between centres of their pixels."""
+    """Enlarge maps (n, height, width) by an even factor, linear between centres of their pixels."""
     if factor == 1:
         return maps[:, : size[0], : size[1]]
-    rows, columns = (
-        _interpolation(n, m, factor) for n, m in zip(size, maps.shape[1:], strict=True)
-    )
-    return rows @ maps @ columns.T
+    wide = _stretch(maps.swapaxes(1, 2), factor, size[1]).swapaxes(1, 2)
+    # Rows come last: they are what is contiguous in memory.
+    return _stretch(np.ascontiguousarray(wide), factor, size[0])
 
 
-def _interpolation(n, n_cells, factor):
-    position = np.clip((np.arange(n) + 0.5) / factor - 0.5, 0, n_cells - 1)
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(n_cells))).astype(np.float32)
+def _stretch(maps, factor, n):
+    """Enlarge the second axis of maps to n pixels."""
+    padded = np.concatenate([maps[:, :1], maps, maps[:, -1:]], axis=1)
+    # Pixels between the centres of two neighbours, all alike.
+    upper = ((np.arange(factor, dtype=np.float32) + 0.5) / factor)[:, np.newaxis]
+    step = (padded[:, 1:] - padded[:, :-1])[:, :, np.newaxis]
+    between = padded[:, :-1, np.newaxis] + upper * step
+    first = factor // 2
+    return between.reshape(len(maps), -1, maps.shape[2])[:, first : first + n]
 
 
 def prior(gates, present, *, top, floor, gamma=1.0):
@@ -103,21 +110,23 @@ def prior(gates, present, *, top, floor, gamma=1.0):
     prior : float32 ndarray of the shape of the gates
     """
     at_class = (-1,) + (1,) * (gates.ndim - 1)
-    gamma = np.broadcast_to(gamma, len(gates)).reshape(at_class)
-    probability = (top * gates**gamma + floor) * np.reshape(present, at_class)
+    if np.ndim(gamma) or gamma != 1:  # a power takes as long as all else
+        gates = gates ** np.broadcast_to(gamma, len(gates)).astype(gates.dtype).reshape(at_class)
+    probability = (top * gates + floor) * np.reshape(present, at_class)
     total = probability.sum(axis=0)
     return (probability * (MAX_SUM / np.maximum(total, MAX_SUM))).astype(np.float32)
 
 
 def filled_area(cells):
-    """Return the share of the cells of a gate that are above a tenth of its maximum."""
-    return float(np.mean(cells > _FILLED))
+    """Return the share of gates (..., height, width) that is above a tenth of their maxima."""
+    return np.mean(cells > _FILLED, axis=(-2, -1))
 
 
 def exponents(area):
-    """Return the exponents of a class's gate in the prior: in `fit`, and in use.
+    """Return the exponents of classes' gates in the prior: in `fit`, and in use.
 
     Where a class fills little of an image, the gate is wider than the structures: in `fit` only its
     peaks are trusted. Where it fills much, the gate misses parts of them, and is widened.
     """
-    return float(np.clip(2.5 - 3.5 * area, 0.15, 2)), max(0.15, 1 - 1.25 * area)
+    area = np.asarray(area)
+    return np.clip(2.5 - 3.5 * area, _WIDEST, 2), np.maximum(_WIDEST, 1 - 1.25 * area)

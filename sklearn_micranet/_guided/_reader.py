@@ -74,8 +74,10 @@ class Reader:
         return image if image.ndim == 3 else image[..., np.newaxis]
 
     @torch.no_grad()
-    def __call__(self, image):
+    def __call__(self, image, *, with_layers=True):
         """Return the reading of one image, of the classes that have maps.
+
+        Without layers there are no parts: where brightness says all, nobody needs them.
 
         One image at a time: a CPU is fastest when the activations of what it works on fit its
         cache, and on a GPU what follows takes longer.
@@ -83,11 +85,12 @@ class Reader:
         targets, image = self.explained.targets, self.as_image(image)
         tiles = tiles_of(image.shape[:2], self._n_pixels())
         if len(tiles) == 1:
-            seen = self._see(image, tiles[0])
+            seen = self._see(image, tiles[0], keeps_layers=with_layers)
             parts = [Part(tiles[0], seen.layers)]
         else:
             seen = self._scan(image, tiles)
             parts = _Parts(self, image, tiles)
+        parts = parts if with_layers else []
         logits = targets.mean_logits(
             [
                 F.linear(features, *folded.linear).cpu().numpy()
@@ -118,7 +121,8 @@ class Reader:
                 kept, last = {}, None
                 for i, last in enumerate(activations_of(folded, x.flip(2, 3) if turn else x)):
                     if keeps_layers and i in _LAYERS:
-                        kept[i] = _turned_back(last, turn)[0]
+                        # Contiguous, as pixels of one filter are smoothed and enlarged.
+                        kept[i] = _turned_back(last, turn)[0].contiguous()
                 of_turns.append(list(kept.values()))
                 # Maps cover the padding, too: they are cut when they are enlarged to the image.
                 last = _turned_back(last, turn)[..., *tile.within(STRIDE)]
@@ -170,7 +174,8 @@ def _turned_back(activation, turn):
 
 
 def _mean(tensors):
-    return torch.stack(list(tensors)).mean(dim=0)
+    tensors = list(tensors)
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors).mean(dim=0)
 
 
 def survives_half_turn(reader, images, present):
@@ -184,7 +189,9 @@ def survives_half_turn(reader, images, present):
         Labels. ``None`` stands for what is predicted from the images as they are.
     """
     readers = reader, reader.turned(TURNED)
-    found = np.array([[read(image).present for read in readers] for image in images])
+    found = np.array(
+        [[read(image, with_layers=False).present for read in readers] for image in images]
+    )
     upright, turned = found.swapaxes(0, 1)
     truth = upright if present is None else present
     return bool(np.mean(turned == truth) >= np.mean(upright == truth) - _MAX_LOSS)
@@ -222,4 +229,5 @@ class Guide:
 
     def _maps(self, image):
         image = self.reader.as_image(image)
-        return guided_maps(image, self.reader(image), self.recipe, level=self.level)
+        reading = self.reader(image, with_layers=self.recipe.pixels is not None)
+        return guided_maps(image, reading, self.recipe, level=self.level)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._choice import best_view, cell_means, inside_and_outside, mode_of
-from ._gate import SEEN, cell_gates, filled_area, gates, prior
+from ._gate import DENSE_FROM, SEEN, cell_gates, filled_area, gates, prior
 from ._intensity import (
     as_map,
     equalise_noise,
@@ -19,8 +19,7 @@ from ._texture import FINE, WIDE, PixelModel, pixel_features
 _N_PIXELS = 120  # of an image, for the pixel classifier
 _PATCH = 128  # px: the part of an image that the noise is looked at
 _MAX_NOISE_SAMPLES = 500_000
-_DENSE_FROM = 0.4  # of an image filled: from here on wide features help, below they blur outlines
-_BLUR = 1.5  # px; chosen on digits, MNIST canvases and nuclei
+_IS_BLURRED = True  # what brightness alone tells apart
 _MIN_CONTRAST = 4.0  # standard deviations of the noise, if typical objects have twice as much
 
 
@@ -124,7 +123,8 @@ def learn(surveys, classifier, *, features="auto"):
     area = np.where(known, all_areas, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     pixels = None
     if set(modes) != {"intensity"}:
-        scale = WIDE if area.mean() >= _DENSE_FROM else FINE
+        # Wide features leave no holes in what is large, but blur the outlines of what is small.
+        scale = WIDE if area.mean() >= DENSE_FROM else FINE
         pixels = PixelModel(classifier, scale).fit(
             np.concatenate([s.features[scale].T for s in surveys]),
             np.concatenate([s.gate for s in surveys]),
@@ -169,39 +169,48 @@ def guided_maps(image, reading, recipe, *, level):
     maps : float32 ndarray of shape (n_classes, height, width)
         In [0, 1], 0.5 is the outline; zero for absent classes.
     """
-    size, present = image.shape[:2], reading.present
-    maps = np.zeros((len(present), *size), dtype=np.float32)
-    if not present.any():
+    size, present = image.shape[:2], np.flatnonzero(reading.present)
+    maps = np.zeros((len(reading.present), *size), dtype=np.float32)
+    if not len(present):
         return maps
-    opened = gates(reading.scores, size)
+    opened = gates(reading.scores[present], size)
     if recipe.pixels is not None:
+        filled = filled_area(opened)
         for part in reading.parts:
             gate = opened[:, *part.tile.read]
-            posterior = recipe.pixels.posterior(part.activations, gate, present)
-            maps[:, *part.tile.inside] = posterior[:, *part.tile.within()]
-    cut = [k for k in np.flatnonzero(present) if recipe.modes[k] != "texture"]
-    if not cut:
-        return maps
-    belief = prior(opened, present, top=0.3, floor=0.01)
+            posterior = recipe.pixels.posterior(part.activations, gate, present, filled)
+            maps[present, *part.tile.inside] = posterior[:, *part.tile.within()]
+    if any(recipe.modes[k] != "texture" for k in present):
+        _cut(maps, image, opened, present, recipe, level)
+    return maps
+
+
+def _cut(maps, image, opened, present, recipe, level):
+    """Cut what differs in brightness, and give each pixel of it to one class."""
+    belief = prior(opened, np.ones(len(opened), bool), top=0.3, floor=0.01)
     groups = {}
-    for k in cut:
-        groups.setdefault((recipe.modes[k], tuple(recipe.views[k])), []).append(k)
+    for i, k in enumerate(present):
+        if recipe.modes[k] != "texture":
+            groups.setdefault((recipe.modes[k], tuple(recipe.views[k])), []).append(i)
     for (mode, view), members in groups.items():
+        classes = present[members]
         if mode == "both":
-            within, contrast, blur = maps[members].sum(axis=0) > 0.5, 0.0, 0.0
+            within, contrast, is_blurred = maps[classes].sum(axis=0) > 0.5, 0.0, False
         else:
-            within = opened[present].max(axis=0) > SEEN
-            contrast, blur = recipe.contrast[members[0]], _BLUR
+            within = opened.max(axis=0) > SEEN
+            contrast, is_blurred = recipe.contrast[classes[0]], _IS_BLURRED
         seen = belief[members].sum(axis=0)
         height = halfway_height(
-            equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[members[0]]),
+            equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[classes[0]]),
             seen > seen.max() / 2,
             within=within,
             min_contrast=contrast,
-            blur=blur,
+            is_blurred=is_blurred,
         )
-        maps[members] = as_map(height, level)
-    if np.count_nonzero(present) > 1:  # what is bright may belong to any class
+        maps[classes] = as_map(height, level)
+    if len(present) > 1:  # what is bright may belong to any class
+        cut = np.array([k for k in present if recipe.modes[k] != "texture"])
         winner = share_out(belief, maps[cut].max(axis=0) > 0.5)
-        maps[cut] *= winner == np.array(cut)[:, None, None]
-    return maps
+        for i, k in enumerate(present):
+            if recipe.modes[k] != "texture":
+                maps[k] *= winner == i

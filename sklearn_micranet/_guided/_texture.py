@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ._gate import enlarge, exponents, prior
+from ._gate import DENSE_FROM, enlarge, exponents, prior
 
 _EPSILON = 1e-6
 
@@ -25,11 +25,12 @@ class Scale(NamedTuple):
     n_layers: int  # from the highest resolution
     sigma: float  # px, of the Gaussian that smooths them
     n_components: int
+    of_evidence: float  # px, of the Gaussian that smooths the logarithms of likelihoods
 
 
 # Fine features leave outlines sharp; where a class fills much of an image, wide ones leave no holes
-# in it. Chosen on textures, and on DIC cells.
-FINE, WIDE = Scale(2, 1.0, 10), Scale(3, 2.0, 12)
+# in it. Chosen on training images of textures, and of DIC cells.
+FINE, WIDE = Scale(2, 1.0, 10, 1.0), Scale(3, 2.0, 12, 4.0)
 
 
 def pixel_features(activations, size, scale):
@@ -149,7 +150,7 @@ class PixelModel:
         area : ndarray of shape (n_classes,)
             Share of an image that a class fills where it is present.
         """
-        in_fit, self.gamma = np.transpose([exponents(a) for a in area])
+        self.area, (in_fit, _) = area, exponents(area)
         n_components = min(self.scale.n_components, *features.shape)
         self.whiten = make_pipeline(
             StandardScaler(), PCA(n_components, whiten=True, svd_solver="covariance_eigh")
@@ -162,15 +163,50 @@ class PixelModel:
         )
         return self
 
-    def posterior(self, activations, gate, present):
-        """Return the probability of each class, float32 of shape (n_classes, height, width)."""
+    def posterior(self, activations, gate, present, filled):
+        """Return the probability of classes.
+
+        Parameters
+        ----------
+        activations : list of ndarray
+            As in :func:`pixel_features`.
+        gate : float32 ndarray of shape (n_present, height, width)
+        present : int ndarray of shape (n_present,)
+            Which classes these are.
+        filled : ndarray of shape (n_present,)
+            Area that each of them fills, of the whole image.
+
+        Returns
+        -------
+        posterior : float32 ndarray of shape (n_present, height, width)
+        """
         size = gate.shape[1:]
-        features = pixel_features(activations, size, self.scale)
-        features = self.whiten.transform(features.reshape(len(features), -1).T)
-        evidence = np.log(likelihood(self.classifier, features, self.share) + _EPSILON)
-        evidence = evidence.T.reshape(-1, *size)
-        evidence = ndimage.gaussian_filter(evidence, (0, 1, 1), truncate=3)
-        belief = prior(gate, present, top=0.9, floor=0.05, gamma=self.gamma)
+        features = self._whitened(activations, size).reshape(-1, gate[0].size).T
+        used = [*present, -1]  # and the background
+        evidence = likelihood(self.classifier, features, self.share)[:, used]
+        evidence = np.log(evidence.T + _EPSILON, dtype=np.float32).reshape(-1, *size)
+        width = self.scale.of_evidence
+        evidence = ndimage.gaussian_filter(evidence, (0, width, width), truncate=3)
+        # Of a crowded class each image tells itself how much of it is filled.
+        area = self.area[present]
+        area = np.where(area < DENSE_FROM, area, filled)
+        everywhere = np.ones(len(gate), bool)
+        belief = prior(gate, everywhere, top=0.9, floor=0.05, gamma=exponents(area)[1])
         belief = np.concatenate([belief, 1 - belief.sum(axis=0, keepdims=True)])
         joint = belief * np.exp(evidence - evidence.max(axis=0))
-        return (joint / joint.sum(axis=0))[:-1].astype(np.float32)
+        return joint[:-1] / joint.sum(axis=0)
+
+    def _whitened(self, activations, size):
+        """Return the components of :func:`pixel_features`, (n_components, height, width).
+
+        Components first, then smoothed and enlarged, as there are fewer of them than of filters.
+        """
+        scaler, pca = self.whiten[0], self.whiten[1]
+        weights = pca.components_ / np.sqrt(pca.explained_variance_)[:, np.newaxis] / scaler.scale_
+        offset = weights @ scaler.mean_ + pca.mean_ @ (weights * scaler.scale_).T
+        components = -offset[:, np.newaxis, np.newaxis]
+        for i, activation in enumerate(activations[: self.scale.n_layers]):
+            of_layer, weights = np.split(weights, [len(activation)], axis=1)
+            mixed = np.tensordot(of_layer.astype(np.float32), activation, axes=1)
+            components = components + layer_features(mixed, 2**i, size, self.scale.sigma)
+        return components.astype(np.float32)

@@ -17,6 +17,7 @@ much less than autograd computes:
 """
 
 from collections import deque
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -26,12 +27,23 @@ from torch.nn import functional as F
 from ._shape import DEPTHS, N_DEPTHS
 
 
-class _Convolution(NamedTuple):
-    """A convolution with its batch normalisation folded in."""
+class _Convolution:
+    """A convolution with its batch normalisation folded in.
 
-    weight: torch.Tensor  # (n_out, n_in, 3, 3)
-    bias: torch.Tensor  # (n_out,)
-    transposed: torch.Tensor  # (n_in, n_out, 3, 3): convolving with it is the backward pass
+    Parameters
+    ----------
+    weight : Tensor of shape (n_out, n_in, 3, 3)
+    bias : Tensor of shape (n_out,)
+    """
+
+    def __init__(self, weight, bias):
+        self.weight = _channels_last(weight)
+        self.bias = bias
+
+    @cached_property
+    def transposed(self):
+        """Weights of shape (n_in, n_out, 3, 3): convolving with them is the backward pass."""
+        return _channels_last(self.weight.flip(2, 3).transpose(0, 1))
 
 
 class FoldedNetwork:
@@ -59,9 +71,7 @@ def _fold(weights, layer):
     weight = of("conv", "weight") * scale[:, None, None, None]
     bias = (of("conv", "bias") - of("norm", "running_mean")) * scale + of("norm", "bias")
     dtype = weights["linear.weight"].dtype
-    weight, bias = weight.to(dtype), bias.to(dtype)
-    transposed = weight.flip(2, 3).transpose(0, 1)
-    return _Convolution(_channels_last(weight), bias, _channels_last(transposed))
+    return _Convolution(weight.to(dtype), bias.to(dtype))
 
 
 def _channels_last(x):

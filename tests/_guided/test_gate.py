@@ -50,6 +50,7 @@ def test_prior_with_an_exponent_for_each_class():
 
 def test_area_and_exponents():
     assert filled_area(np.array([[0, 0.05], [0.2, 1]])) == 0.5
+    assert_allclose(exponents(np.array([0.1, 0.6])), [[2, 0.4], [0.875, 0.25]])
     assert exponents(0.1) == pytest.approx((2, 0.875))
     assert exponents(0.6) == pytest.approx((0.4, 0.25))
     assert exponents(1.0) == pytest.approx((0.15, 0.15))

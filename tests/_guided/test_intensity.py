@@ -7,7 +7,10 @@ from scipy import ndimage
 
 from sklearn_micranet._guided._intensity import (
     NoiseCurve,
+    _blur,
+    _Near,
     as_map,
+    block_means,
     equalise_noise,
     halfway_height,
     noise_curve,
@@ -77,8 +80,8 @@ def test_the_outline_of_a_disc_is_the_true_one(radius, contrast, offset, polarit
     view = polarity * image
     view = equalise_noise(view, noise_curve(noise_samples(view)))
     start = np.hypot(rows, columns) < 1.5 * radius  # a gate is larger than what it is on
-    for level, supposed in ((0.5, 0), (0.6, 1.5)):
-        height = halfway_height(view, start, min_contrast=4, blur=supposed)
+    for level, is_blurred in ((0.5, False), (0.6, True)):
+        height = halfway_height(view, start, min_contrast=4, is_blurred=is_blurred)
         found = as_map(height, level) > 0.5
         assert abs(np.sqrt(found.sum() / np.pi) - radius) < 0.5
         edge = np.hypot(rows, columns)[found ^ ndimage.binary_erosion(found)]
@@ -94,15 +97,30 @@ def width_at_a_half(profile):
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 5])
-def test_blur_that_is_supposed_widens_thin_lines_less(width):
+def test_what_blur_has_widened_is_cut_thinner(width):
     line = np.zeros((64, 64))
     line[8:56, 30 : 30 + width] = 1
     view = 100 * ndimage.gaussian_filter(line, 1.5)
     start = ndimage.binary_dilation(line > 0, iterations=3)
     half = width_at_a_half(as_map(halfway_height(view, start), 0.5)[32])
-    cut = width_at_a_half(as_map(halfway_height(view, start, blur=1.5), 0.6)[32])
+    cut = width_at_a_half(as_map(halfway_height(view, start, is_blurred=True), 0.6)[32])
     assert half > width + 0.3
     assert width - 0.3 < cut < half - 0.2
+
+
+def test_the_slope_of_outlines_tells_the_blur():
+    half = np.zeros((64, 64), np.float32)
+    half[:, 32:] = 1
+    found = []
+    for blur in (0.2, 0.5, 0.8):
+        found.append(_blur(ndimage.gaussian_filter(half, blur), half > 0))
+        # Differences of a blurred step are the kernels of the blurs, here at 0 and 1 px.
+        kernel = ndimage.gaussian_filter1d(np.eye(1, 65, 32)[0], blur)
+        slope = ndimage.gaussian_filter1d(kernel, 0.7)[32:34].mean()
+        apparent = 1 / (np.sqrt(2 * np.pi) * slope)
+        assert found[-1] == pytest.approx(np.clip(2.5 * (apparent - 0.5), 1, 2), rel=0.02)
+    assert 1 < found[0] < found[1] < found[2]
+    assert _blur(half, half > 2) == 1  # nothing found, nothing to measure
 
 
 def test_noise_is_not_cut_where_there_is_no_object():
@@ -140,6 +158,26 @@ def test_a_connected_foreground_goes_to_the_class_seen_in_it():
     winner = share_out(prior, foreground)
     assert (winner[5:15, 2:16] == 0).all()
     assert (winner[5:15, 24:38] == 1).all()
+
+
+@pytest.mark.parametrize("size", [(33, 46), (64, 64)])
+def test_near_means_are_those_of_a_gaussian(size):
+    rng = np.random.default_rng(0)
+    view = ndimage.gaussian_filter(rng.normal(50, 10, size), 3)
+    part = view > view.mean()
+    near = _Near(view, 8.0)
+    found = [near.enlarge(mean) for mean in near.sides(view, near.view, part)]
+    for mean, side in zip(found, (part, ~part), strict=True):
+        weight = ndimage.gaussian_filter(side.astype(float), 8.0)
+        total = ndimage.gaussian_filter(view * side, 8.0)
+        expected = (total + 0.02 * view[side].mean()) / (weight + 0.02)
+        assert_allclose(mean, expected, atol=0.05 * np.ptp(view))
+
+
+def test_block_means_fill_up_with_the_edge():
+    image = np.array([[1.0, 3, 5], [1, 3, 7], [2, 2, 9]])
+    assert_allclose(block_means(image, 2), [[2, 6], [2, 9]])
+    assert_allclose(block_means(image[np.newaxis], 1)[0], image)
 
 
 def test_images_without_an_inside_have_no_noise_to_measure():

@@ -103,6 +103,14 @@ def test_layers_have_pixels_of_1_2_and_4_px():
     assert reading.scores.shape == (3, 4, 6)
 
 
+def test_without_layers_the_rest_is_the_same():
+    read, image = reader(random_network()), random_image(24, 16)
+    full, short = read(image), read(image, with_layers=False)
+    assert_array_equal(short.scores, full.scores)
+    assert_array_equal(short.present, full.present)
+    assert short.parts == []
+
+
 def test_flattened_images_are_those_of_the_image_shape():
     network, image = random_network(), random_image(24, 16)
     flat = reader(network, image_shape=(24, 16))(image.ravel())

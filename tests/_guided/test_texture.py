@@ -5,6 +5,7 @@ from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
+from sklearn_micranet._guided._gate import filled_area
 from sklearn_micranet._guided._texture import (
     FINE,
     PixelModel,
@@ -67,13 +68,24 @@ def test_posterior_is_bayes_rule():
     )
     value = np.array([2.0, 0.5])
     activation = np.tile(value[:, None, None], (1, 16, 16)).astype(np.float32)
-    opened = np.full((2, 16, 16), 0.25, dtype=np.float32)
+    opened = np.full((1, 16, 16), 0.25, dtype=np.float32)
     ratio = likelihood(model.classifier, model.whiten.transform(value[None]), model.share)[0]
     belief = 0.9 * 0.25**0.75 + 0.05
     weights = np.array([belief, 1 - belief]) * ratio[[0, 2]]
-    found = model.posterior([activation], opened, np.array([True, False]))
-    assert_allclose(found[0], weights[0] / weights.sum(), rtol=1e-3)
-    assert not found[1].any()
+    found = model.posterior([activation], opened, np.array([0]), filled_area(opened))
+    assert_allclose(found, np.full((1, 16, 16), weights[0] / weights.sum()), rtol=1e-3)
+
+
+def test_components_may_be_taken_before_features_are_smoothed_and_enlarged():
+    rng = np.random.default_rng(0)
+    activations = [rng.random((3, 16, 16)), rng.random((5, 8, 8))]
+    scale = Scale(2, 1.0, 4, 1.0)
+    features = pixel_features(activations, (16, 15), scale).reshape(8, -1).T
+    model = PixelModel(LogisticRegression(), scale)
+    gate, present = rng.random((len(features), 1)), np.ones((len(features), 1), bool)
+    model.fit(features, gate, present, np.array([0.3]))
+    expected = model.whiten.transform(features).T.reshape(4, 16, 15)
+    assert_allclose(model._whitened(activations, (16, 15)), expected, atol=1e-4)
 
 
 def test_features_of_layers_lie_on_the_pixels_that_they_cover():
@@ -81,8 +93,37 @@ def test_features_of_layers_lie_on_the_pixels_that_they_cover():
     fine[0, 4, 4] = 1
     coarse = np.zeros((2, 8, 8), np.float32)
     coarse[1, 2, 2] = 1  # pixels 4 and 5
-    features = pixel_features([fine, coarse], (16, 15), Scale(2, 0.5, 3))
+    features = pixel_features([fine, coarse], (16, 15), Scale(2, 0.5, 3, 1.0))
     assert features.shape == (3, 16, 15)
     assert np.unravel_index(features[0].argmax(), (16, 15)) == (4, 4)
     assert_allclose(features[2, 4, 4], features[2, 5, 5])
     assert_allclose(features[2].max(), features[2, 4, 4], rtol=1e-6)
+
+
+def test_a_crowded_class_has_the_area_of_each_image():
+    features, _, gate, present = soft_labels()
+    activation = np.zeros((2, 16, 16), np.float32)
+    shares = []
+    for filled in (8, 15):  # rows of the gate
+        opened = np.zeros((1, 16, 16), np.float32)
+        opened[0, :filled] = 0.5
+        row = []
+        for area in (0.2, 0.6):
+            model = PixelModel(LogisticRegression(), FINE)
+            model.fit(features, gate, present, np.array([area, area]))
+            model.classifier, model.share = Even(), np.full(3, 1 / 3)
+            posterior = model.posterior([activation], opened, np.array([0]), filled_area(opened))
+            row.append(posterior[0, 2, 2])
+        shares.append(row)
+    # No evidence: the posterior is the prior, 0.9 * 0.5 ** gamma + 0.05. Half and 15 / 16 of the
+    # image are filled: gamma is 1 - 1.25 / 2 = 0.375 and 0.15; of a sparse class 0.75.
+    sparse = 0.9 * 0.5**0.75 + 0.05
+    crowded = [0.9 * 0.5**0.375 + 0.05, 0.9 * 0.5**0.15 + 0.05]
+    assert_allclose(shares, [[sparse, crowded[0]], [sparse, crowded[1]]], rtol=1e-4)
+
+
+class Even:
+    classes_ = np.arange(3)
+
+    def predict_proba(self, features):
+        return np.full((len(features), 3), 1 / 3)
