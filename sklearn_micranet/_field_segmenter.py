@@ -111,6 +111,10 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         The fitted estimator.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
+    size_ : int
+        `size` of the training.
+    scaler_ : IntensityScaler or None
+        A copy of the `scaler` of the training.
     heads_ : list of Head
         Linear layer of the shared features of each network, unless `exact`.
     shared_r2_ : ndarray of shape (n_networks, n_outputs)
@@ -245,10 +249,12 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         image_steps, _, _ = _parts(self.estimator)
         if not self.exact:
             _check_pointwise(image_steps)
-        fields = self._scaled(open_fields(fields, self.size))
+        scaler = None if self.scaler is None else clone(self.scaler)
+        fields = _scaled(open_fields(fields, self.size), scaler)
         given = {} if y is None else {self.annotation: y}
-        crops = extract_crops(fields, size=self.size, step=self._step(), **given)
+        crops = extract_crops(fields, size=self.size, step=self._step(self.size), **given)
         forget(self)
+        self.size_, self.scaler_ = self.size, scaler
         # Windows of one field are alike: they are not to be monitored by others of it.
         if groups is not None:
             groups = check_groups(groups, len(fields))[crops.groups]
@@ -415,33 +421,20 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
 
     # --- reading --------------------------------------------------------------------------
 
-    def _step(self):
-        step = ceil(self.size / 2 / STRIDE) * STRIDE if self.step is None else self.step
-        step = min(step, self.size)
-        if self.step is not None and self.step > self.size:
+    def _step(self, size):
+        step = ceil(size / 2 / STRIDE) * STRIDE if self.step is None else self.step
+        step = min(step, size)
+        if self.step is not None and self.step > size:
             raise ValueError(
                 "step must be at most size, or the pixels between the windows are lost. Got "
-                f"step={self.step} and size={self.size} instead."
+                f"step={self.step} and size={size} instead."
             )
-        if not self.exact and (self.size % STRIDE or step % STRIDE):
+        if not self.exact and (size % STRIDE or step % STRIDE):
             raise ValueError(
                 f"size and step must be multiples of {STRIDE} px, a pixel of the last layer. Got "
-                f"size={self.size} and step={step} instead: set exact=True to cut every window."
+                f"size={size} and step={step} instead: set exact=True to cut every window."
             )
         return step
-
-    def _scaled(self, fields):
-        if self.scaler is None:
-            return fields
-        if self.scaler.method not in _PER_FIELD:
-            raise ValueError(
-                f"The method of scaler must be one of {_PER_FIELD}. Got {self.scaler.method!r} "
-                "instead, which does not depend on the field: make it a step of the estimator."
-            )
-        self.scaler._validate_params()
-        names = ("method", "per_channel", "percentiles", "invert")
-        parameters = {name: getattr(self.scaler, name) for name in names}
-        return [ScaledField(field, range_of_field(field, **parameters)) for field in fields]
 
     def _check_scale(self, pixel_size):
         if pixel_size is None:
@@ -470,15 +463,15 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self, "estimator_")
         self._validate_params()
         self._check_scale(pixel_size)
-        step = self._step()
+        step = self._step(self.size_)
         image_steps, classifier, _ = _parts(self.estimator_)
-        fields = self._scaled(open_fields(fields, self.size))
+        fields = _scaled(open_fields(fields, self.size_), self.scaler_)
         for field in fields:  # before the first is swept
-            _check_channels(field, self.size, image_steps, classifier)
+            _check_channels(field, self.size_, image_steps, classifier)
         if not self.exact:
             _check_pointwise(image_steps)
         for field in fields:
-            grid = WindowGrid(tuple(field.shape[:2]), self.size, step)
+            grid = WindowGrid(tuple(field.shape[:2]), self.size_, step)
             yield field, grid, self._logits_of(field, grid, image_steps, classifier)
 
     def _logits_of(self, field, grid, image_steps, classifier):
@@ -518,7 +511,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         if self.n_fit_samples is None:
             return
         sweep = partial(shared_logits, networks=networks, halo=HALO, tile_size=self.tile_size)
-        grids = [WindowGrid(tuple(f.shape[:2]), self.size, self._step()) for f in fields]
+        step = self._step(self.size_)
+        grids = [WindowGrid(tuple(f.shape[:2]), self.size_, step) for f in fields]
         windows, scores = [], []
         for field, grid in zip(fields, grids, strict=True):
             logits = self._swept(field, grid, sweep, image_steps, classifier)
@@ -528,8 +522,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         chosen = choose_windows(np.concatenate(scores), self.n_fit_samples, random_state)
         shared, cut, inside = [], [], slice(HALO, -HALO)
         for i in chosen:
-            tile = read_with_halo(*windows[i], self.size, HALO)
-            shared.append(networks.block_features(tile, self.size)[0, 0])
+            tile = read_with_halo(*windows[i], self.size_, HALO)
+            shared.append(networks.block_features(tile, self.size_)[0, 0])
             cut.append(networks.crop_features(tile[inside, inside]))
         logits = networks.logits(np.stack(cut))
         parts = networks.split(np.stack(shared))
@@ -586,7 +580,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             )
         n_maps = len(self._explained().targets.map_outputs)
         if out is not None:  # before any work
-            for array, field in zip(out, open_fields(fields, self.size), strict=True):
+            for array, field in zip(out, open_fields(fields, self.size_), strict=True):
                 _check_out(array, (n_maps, *field.shape[:2]), dtype)
         results = []
         for i, (grid, objects) in enumerate(self._objects(fields, pixel_size)):
@@ -630,6 +624,21 @@ def _parts(estimator):
             segments = len(pipeline) > i + 1 and hasattr(pipeline[-1], "predict")
             return [*before, *steps], classifier, pipeline if segments else None
     return *classifier_explained_by(estimator), None
+
+
+def _scaled(fields, scaler):
+    """Return fields that are scaled by the intensities of each of them, when they are read."""
+    if scaler is None:
+        return fields
+    if scaler.method not in _PER_FIELD:
+        raise ValueError(
+            f"The method of scaler must be one of {_PER_FIELD}. Got {scaler.method!r} instead, "
+            "which does not depend on the field: make it a step of the estimator."
+        )
+    scaler._validate_params()
+    names = ("method", "per_channel", "percentiles", "invert")
+    parameters = {name: getattr(scaler, name) for name in names}
+    return [ScaledField(field, range_of_field(field, **parameters)) for field in fields]
 
 
 def _check_channels(field, size, image_steps, classifier):
