@@ -63,7 +63,9 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     Notes
     -----
     Stateless: `fit` reads nothing. `transform` returns a stack that is computed when it is read;
-    memory grows with its batch.
+    memory grows with its batch. The local maps of a :class:`GradCAMFeatureTransformer` are then
+    read at the resolution of their layers, 11 bytes for each pixel and class that is explained,
+    and upsampled class by class, those of large images block by block.
 
     References
     ----------

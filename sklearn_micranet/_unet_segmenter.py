@@ -146,7 +146,9 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
     -----
     Images of any size are padded at the bottom and the right with their edge values, to a multiple
     of ``2 ** n_poolings`` px, and the maps cropped. Background added there moves nothing. While
-    training, memory grows with the batch, and by a byte for each pixel of the masks.
+    training, memory grows with the batch, and by a byte for each pixel of the masks. Predictions
+    are computed within 1 GiB, of large images tile by tile with the pixels around that count, and
+    in addition take 4 bytes for each pixel and map of an image.
 
     References
     ----------
