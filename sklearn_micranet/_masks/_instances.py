@@ -59,11 +59,31 @@ SPLITS = tuple(_SPLITS)
 
 def _markers_of_peaks(height, tops, mask, min_distance):
     components, _ = ndimage.label(mask, structure=NEIGHBOURS)
-    peaks = peak_local_max(
-        height, min_distance=min_distance, labels=components, exclude_border=False
-    )
+    peaks = _peaks(height, components, min_distance)
     tops, _ = ndimage.label(tops & mask, structure=NEIGHBOURS)
     return np.where(np.isin(tops, tops[tuple(peaks.T)]), tops, 0)
+
+
+def _peaks(height, components, min_distance):
+    """Return the peaks of each component, of which the highest count within `min_distance`.
+
+    They are those of `peak_local_max` with `min_distance`, whose time grows with the square of
+    their number.
+    """
+    footprint = np.ones((2 * min_distance + 1,) * 2, bool)
+    peaks = peak_local_max(height, footprint=footprint, labels=components, exclude_border=False)
+    if min_distance == 1:
+        return peaks
+    reach = min_distance - 1
+    is_taken = np.zeros(components.shape, bool)
+    kept = []
+    for row, column in peaks.tolist():  # in each component the highest first
+        if not is_taken[row, column]:
+            kept.append((row, column))
+            rows, columns = (slice(max(i - reach, 0), i + reach + 1) for i in (row, column))
+            near = components[rows, columns] == components[row, column]
+            is_taken[rows, columns] |= near
+    return np.array(kept, int).reshape(-1, 2)
 
 
 def _check_markers(markers, mask):

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 from scipy import ndimage
+from skimage.feature import peak_local_max
 
 from sklearn_micranet import ThresholdSegmenter
-from sklearn_micranet._masks._instances import number_objects
+from sklearn_micranet._masks._instances import _peaks, number_objects
 
 EIGHT = np.ones((3, 3))
 
@@ -123,6 +124,18 @@ def test_what_lies_outside_the_mask_is_no_peak():
     drawing = mask("###.###")  # of a threshold that differs from pixel to pixel
     found = number_objects(drawing, feature_map, split="peaks", min_distance=3)
     assert_array_equal(found, instances("111.222"))
+
+
+@given(maps, st.integers(1, 5), st.integers(1, 9))
+@settings(deadline=None, max_examples=200)
+def test_peaks_are_thinned_out_as_by_scikit_image(feature_map, min_distance, threshold):
+    feature_map = np.tile(feature_map, (2, 3))
+    drawing = feature_map > threshold
+    expected = peak_local_max(
+        feature_map, min_distance=min_distance, labels=components(drawing), exclude_border=False
+    )
+    found = _peaks(feature_map, components(drawing), min_distance)
+    assert_array_equal(found, expected)
 
 
 # --- markers of a callable ------------------------------------------------------------------
