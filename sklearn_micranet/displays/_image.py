@@ -6,7 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import check_scalar
 
-NM_PER_UNIT = {"nm": 1.0, "um": 1e3}
+NM_PER_UNIT = {"um": 1e3, "nm": 1.0, "mm": 1e6}
 BAR_SHARE = 0.25  # largest share of the image's width that the scale bar takes
 MAX_PERCENTILE_PIXELS = 4_000_000  # pixels from which percentiles are taken
 
@@ -107,7 +107,7 @@ def check_percentiles(percentiles):
 def check_scale(pixel_size, unit):
     """Raise unless `pixel_size` is a length in `unit`, or None."""
     if unit not in NM_PER_UNIT:
-        raise ValueError(f'unit must be "nm" or "um". Got {unit!r} instead.')
+        raise ValueError(f'unit must be "um", "nm" or "mm". Got {unit!r} instead.')
     if pixel_size is not None:
         check_scalar(pixel_size, "pixel_size", Real, min_val=0, include_boundaries="neither")
         if not np.isfinite(pixel_size):

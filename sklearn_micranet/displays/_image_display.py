@@ -55,7 +55,7 @@ class ImageDisplay:
             range of the dtype, that is 0 to 1 for floats.
         pixel_size : float, default=None
             Width of a pixel, in `unit`, for the scale bar. ``None`` draws none.
-        unit : {"nm", "um"}, default="um"
+        unit : {"um", "nm", "mm"}, default="um"
             Unit of `pixel_size`.
         legend : bool, default=True
             Whether to draw a legend below the image.

@@ -215,7 +215,7 @@ class LocalMapsDisplay:
             range of the dtype, that is 0 to 1 for floats.
         pixel_size : float, default=None
             Width of a pixel, in `unit`, for the scale bar. ``None`` draws none.
-        unit : {"nm", "um"}, default="um"
+        unit : {"um", "nm", "mm"}, default="um"
             Unit of `pixel_size`.
 
         Returns

@@ -4,6 +4,7 @@ import pytest
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from sklearn_micranet.displays._image import (
+    NM_PER_UNIT,
     bar_length,
     check_image,
     check_percentiles,
@@ -13,6 +14,7 @@ from sklearn_micranet.displays._image import (
     pick_sample,
     show_image,
 )
+from sklearn_micranet.images._instances import UNITS
 
 RAMP = np.arange(101).reshape(1, 101)
 
@@ -86,6 +88,7 @@ def test_bar_is_a_round_length_of_at_most_a_quarter(width, length):
         (15, "nm", 200 / 15, "200 nm"),
         (0.015, "um", 200 / 15, "200 nm"),
         (80, "um", 25, "2 mm"),
+        (0.08, "mm", 25, "2 mm"),
         (0.01, "nm", 20, "0.2 nm"),
     ],
 )
@@ -149,8 +152,9 @@ def test_settings_are_checked():
     for wrong in ((5, 1), (0, 101), (-1, 5), (1,), 3):
         with pytest.raises(ValueError, match="percentiles must be two ascending numbers"):
             check_percentiles(wrong)
-    with pytest.raises(ValueError, match=r'unit must be "nm" or "um"\. Got .mm. instead'):
-        check_scale(1, "mm")
+    with pytest.raises(ValueError, match=r'unit must be "um", "nm" or "mm"\. Got .cm. instead'):
+        check_scale(1, "cm")
+    assert set(NM_PER_UNIT) == UNITS
     with pytest.raises(ValueError, match="pixel_size == 0, must be > 0"):
         check_scale(0, "nm")
     with pytest.raises(ValueError, match=r"pixel_size must be finite. Got inf instead"):
