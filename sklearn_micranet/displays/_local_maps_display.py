@@ -91,8 +91,9 @@ class LocalMapsDisplay:
 
         Parameters
         ----------
-        estimator : fitted GradCAMFeatureTransformer or Pipeline
-            From images to local maps. Of a pipeline, the step after them gives the feature map.
+        estimator : fitted GradCAMFeatureTransformer, GuidedFeatureMap or Pipeline
+            From images to local maps. Of a pipeline, the step after them gives the feature map. A
+            GuidedFeatureMap makes no local maps: its feature map is drawn alone.
         X : array-like or list of n_samples ndarray
             Images.
         sample : int, default=0
@@ -111,12 +112,17 @@ class LocalMapsDisplay:
         pyplot()
         image = pick_sample(X, sample, "images")
         local_maps, feature_map = _maps_of(estimator, image[np.newaxis])
-        maps = np.asarray(local_maps[0])
+        feature_map = None if feature_map is None else np.asarray(feature_map[0])
+        if local_maps is None:
+            maps, layer_names = np.empty((len(feature_map), 0, *feature_map.shape[1:])), []
+        else:
+            maps = np.asarray(local_maps[0])
+            layer_names = getattr(local_maps, "layer_names", None)
         display = cls(
             image_like(image, maps.shape[-2:]),
             maps,
-            feature_map=None if feature_map is None else np.asarray(feature_map[0]),
-            layer_names=getattr(local_maps, "layer_names", None),
+            feature_map=feature_map,
+            layer_names=layer_names,
             class_names=map_names(estimator, len(maps)) if class_names is None else class_names,
             title=f"image {sample}",
         )
@@ -244,7 +250,8 @@ class LocalMapsDisplay:
     def _check_maps(self, size, map_index, layers):
         """Return the maps to draw by the names of their panels, and the name of the class."""
         maps = np.asarray(self.local_maps)
-        if maps.ndim != 4 or maps.shape[2:] != size or 0 in maps.shape:
+        is_empty = 0 in maps.shape and self.feature_map is None
+        if maps.ndim != 4 or maps.shape[2:] != size or is_empty:
             raise ValueError(
                 "Local maps of an image must have shape (n_maps, n_layers, height, width), here "
                 f"(n_maps, n_layers, {size[0]}, {size[1]}). Got {maps.shape} instead. Pass images "
@@ -284,7 +291,7 @@ class LocalMapsDisplay:
 
 
 def _maps_of(estimator, X):
-    """Return the local maps and, of a pipeline that goes on from them, the feature map or None."""
+    """Return the local maps and the feature map, of which one may be None."""
     steps = iter(
         [s for _, s in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     )
@@ -297,7 +304,9 @@ def _maps_of(estimator, X):
             following = next(steps, None)
             has_map = hasattr(following, "transform")
             return output, following.transform(output) if has_map else None
+        if np.ndim(output) == 4 and hasattr(step, "map_classes_"):  # no image of several channels
+            return None, output
     raise TypeError(
-        "estimator must make local maps: a GradCAMFeatureTransformer, or a pipeline with one. Got "
-        f"{type(estimator).__name__} without one instead."
+        "estimator must make local maps: a GradCAMFeatureTransformer or a GuidedFeatureMap, or a "
+        f"pipeline with one. Got {type(estimator).__name__} without one instead."
     )

@@ -116,6 +116,18 @@ def test_from_a_pipeline_the_step_after_the_maps_gives_the_feature_map():
     assert titles(display)[-1] == "L1[1]"
 
 
+def test_of_an_estimator_without_local_maps_the_feature_map_is_drawn():
+    guided = FunctionTransformer(lambda images: MAPS[: len(images), :, 0])
+    guided.map_classes_ = ["disc", "ring"]
+    colour = np.stack([IMAGES] * 3, axis=-1)
+    pipe = make_pipeline(FunctionTransformer(), guided, FunctionTransformer())
+    display = LocalMapsDisplay.from_estimator(pipe, colour, map_index=1)
+    assert titles(display) == ["image 0, class ring", "feature map"]
+    np.testing.assert_array_equal(drawn(display, 1), MAPS[0, 1, 0])
+    with pytest.raises(ValueError, match=r"layers must be some of \[\]. Got \['L8'\]"):
+        LocalMapsDisplay.from_estimator(pipe, colour, layers=["L8"])
+
+
 def test_an_estimator_without_local_maps_is_refused():
     with pytest.raises(TypeError, match=r"must make local maps: .* Got Pipeline without one"):
         LocalMapsDisplay.from_estimator(make_pipeline(FunctionTransformer()), IMAGES)
