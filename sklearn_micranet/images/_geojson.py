@@ -15,6 +15,11 @@ from ._outlines import trace_outlines
 
 def write_geojson(path, sample):
     """Write the objects of one sample as a collection of features."""
+    if "" in sample.labels:  # in QuPath the same as no class
+        raise ValueError(
+            "class_names must not be empty for GeoJSON. "
+            f"Got {sample.labels} instead: give the class a name."
+        )
     features = [
         _feature(sample, k, number, _geometry(mask, place))
         for k, label_image in enumerate(sample.instances)

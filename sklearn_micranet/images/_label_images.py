@@ -40,6 +40,11 @@ def write_ome_tiff(path, sample):
     """Write an OME-TIFF: one channel per class, whose values are the numbers."""
     import tifffile
 
+    if unwritable := [label for label in sample.labels if re.search(r"[\x00-\x1f]", label)]:
+        raise ValueError(  # XML turns line breaks and tabs into spaces, and knows no other of these
+            "class_names must hold no line breaks, tabs or other control characters for OME-TIFF. "
+            f"Got {unwritable[0]!r} instead: rename the class, or write OME-Zarr."
+        )
     metadata = {"axes": "CYX", "Channel": {"Name": sample.labels}}
     if sample.pixel_size is not None:
         for axis in "XY":

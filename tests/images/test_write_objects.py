@@ -294,6 +294,14 @@ def test_coordinates_beyond_signed_shorts(tmp_path):
         ("objects.zarr", {}, ValueError, "Got images=None"),
         ("objects.zarr", {"images": np.ones((1, 2, 2))}, ValueError, "images must have the height"),
         ("objects.tif", {"pixel_size": "1 um"}, ValueError, "pixel_size must be a positive"),
+        (
+            "objects.ome.tif",
+            {"class_names": ["a\nb", "c"]},
+            ValueError,
+            r"line breaks.*Got 'a\\nb'",
+        ),
+        ("objects.ome.tif", {"class_names": ["\x01", "c"]}, ValueError, "control characters"),
+        ("objects.geojson", {"class_names": ["a", ""]}, ValueError, "must not be empty"),
         ("objects.geojson", {"table": {"sample": []}}, ValueError, "table must have the columns"),
         (
             "objects.geojson",
