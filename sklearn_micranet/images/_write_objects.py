@@ -181,7 +181,8 @@ def write_objects(
     for name, values in {"images": images, "sample_names": sample_names}.items():
         check_length(name, values, n)
     names = check_sample_names(sample_names, n)
-    scale = {"pixel_size": pixel_size, "unit": unit}
+    # A float, as tifffile takes no float32 for a resolution.
+    scale = {"pixel_size": None if pixel_size is None else float(pixel_size), "unit": unit}
     if suffix == ".csv":
         if table is None:
             table = measure_objects(

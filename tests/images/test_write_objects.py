@@ -150,9 +150,10 @@ def test_digits_are_as_many_and_as_large_for_independent_readers(tmp_path):
     assert_array_equal([shape.area for shape in shapes], areas)
 
 
-def test_label_tiff_opens_in_imagej_with_its_pixel_size(tmp_path):
+@pytest.mark.parametrize("pixel_size", [0.25, np.float32(0.25)])
+def test_label_tiff_opens_in_imagej_with_its_pixel_size(pixel_size, tmp_path):
     small = np.minimum(INSTANCES, 900)
-    path = written(tmp_path, ".tif", small, pixel_size=0.25)
+    path = written(tmp_path, ".tif", small, pixel_size=pixel_size)
     with tifffile.TiffFile(path) as tif:
         assert tif.is_imagej
         assert tif.series[0].axes == "CYX"
