@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from skimage.measure import regionprops_table
 
 from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.images import measure_objects
@@ -95,6 +96,18 @@ def test_no_object_gives_all_columns_of_the_same_dtypes():
         assert values.shape == (0,)
         assert values.dtype == full[name].dtype, name
     assert {full[name].dtype.kind for name in full} == set("iUbf")
+
+
+def test_axes_are_those_of_scikit_image():
+    rng = np.random.default_rng(0)
+    instances = np.kron(np.arange(20).reshape(4, 5), np.ones((9, 11), int))
+    instances[rng.random(instances.shape) < 0.4] = 0
+    instances[:9, 11:22] = np.tri(9, 11, dtype=int) - np.tri(9, 11, -1, dtype=int)  # a diagonal
+    table = measure_objects([instances], as_frame=False)
+    expected = regionprops_table(instances, properties=("axis_major_length", "axis_minor_length"))
+    for name, lengths in expected.items():
+        assert_allclose(table[name], lengths, atol=1e-6)
+    assert table["axis_minor_length"][0] == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 5), (4, 1), (2, 2), (3, 2)])
