@@ -137,7 +137,7 @@ class DetectionPrecisionRecallDisplay:
         display = cls(
             precision,
             recall,
-            average_precision=float(-np.sum(np.diff(recall) * precision[:-1])),
+            average_precision=float(np.sum((recall[:-1] - recall[1:]) * precision[:-1])),
             name=name,
             max_distance=max_distance,
         )

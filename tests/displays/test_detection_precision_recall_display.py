@@ -63,3 +63,11 @@ def test_refuses():
         DetectionPrecisionRecallDisplay.from_estimator(Detector(), [0, 0], TRUE, max_distance=1)
     with pytest.raises(ValueError, match="Got 3 columns instead"):
         DetectionPrecisionRecallDisplay.from_predictions(TRUE, TRUE, max_distance=1)
+
+
+@pytest.mark.filterwarnings("ignore:There are no objects:UserWarning")
+def test_without_objects_the_average_precision_is_not_negative():
+    display = DetectionPrecisionRecallDisplay.from_predictions(
+        [np.empty((0, 3))], [np.empty((0, 4))], max_distance=3
+    )
+    assert f"{display.average_precision:.2f}" == "0.00"
