@@ -9,8 +9,10 @@ import numpy as np
 from sklearn.utils._param_validation import validate_params
 
 from sklearn_micranet._stack._files import atomic_path
+from sklearn_micranet.images._label_table import decoded
 
 DECISIONS = ("accept", "decline", "")
+_UNDECIDED = {"nan", "none", "<na>"}  # as pandas reads and writes an empty cell
 _TRUTH = {"true": True, "false": False}  # spreadsheets write them in capitals
 _NAME = re.compile(r"[-+]?0\d|.*_")  # what looks like a number but is a name: 007, 1_2
 
@@ -29,7 +31,7 @@ def write_decisions(path, proposals):
         is overwritten.
     proposals : dict of array-like of shape (n_proposals,)
         Columns by their names, or a DataFrame. "score" is required. A column "decision" keeps
-        what was decided before; "rank" is replaced.
+        what was decided before, and is nothing where it is NaN or None; "rank" is replaced.
 
     Raises
     ------
@@ -87,7 +89,8 @@ def read_decisions(path):
     ----------
     path : str or path-like
         CSV file of :func:`write_decisions`, edited by hand or in a spreadsheet: separated by
-        commas, semicolons (with decimal commas, as European spreadsheets write) or tabs.
+        commas, semicolons (with decimal commas, as European spreadsheets write) or tabs, in UTF-8,
+        UTF-16 or Windows' Western encoding.
 
     Returns
     -------
@@ -117,11 +120,11 @@ def read_decisions(path):
     >>> (decided["decision"] == "accept").tolist()
     [True, False]
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets may write a BOM
-        text = file.read()
+    text = decoded(path)
     head = text.partition("\n")[0]
     separator = max(",;\t", key=head.count)
-    names, *rows = [row for row in csv.reader(StringIO(text), delimiter=separator) if row] or [[]]
+    lines = csv.reader(StringIO(text), delimiter=separator)
+    names, *rows = [row for row in lines if any(row)] or [[]]
     if missing := {"score", "decision"} - set(names):
         raise ValueError(
             f"The file must have the columns score and decision. Got {names} without "
@@ -147,6 +150,8 @@ def read_decisions(path):
 
 def _decision(value, row):
     decision = str(value).strip().lower()
+    if decision in _UNDECIDED:
+        return ""
     if decision not in DECISIONS:
         raise ValueError(
             'A decision must be "accept", "decline" or empty. '

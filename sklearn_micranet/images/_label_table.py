@@ -44,7 +44,7 @@ class LabelTable:
 
     def __init__(self, path):
         self.path = path
-        header, *rows = _split(_read_text(path), path)
+        header, *rows = _split(unicodedata.normalize("NFC", decoded(path)), path)
         self.columns = header[1:]
         self._cells = {file_key(row[0]): row[1:] for row in rows}
         self.keys = set(self._cells)
@@ -95,7 +95,8 @@ class LabelTable:
         return (labels[:, 0] if len(self.columns) == 1 else labels), self.columns
 
 
-def _read_text(path):
+def decoded(path):
+    """Return the text of a CSV file, in whichever encoding a spreadsheet saved it."""
     data = Path(path).read_bytes()
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -109,7 +110,7 @@ def _read_text(path):
             f"{path} must be a CSV file in UTF-8, UTF-16 with a byte order mark, or Latin-1. Got "
             "something else instead: save the table as CSV (UTF-8)."
         )
-    return unicodedata.normalize("NFC", text)
+    return text
 
 
 def _split(text, path):

@@ -55,6 +55,24 @@ def test_files_that_spreadsheets_write(tmp_path, separator, point, start):
     assert read["decision"].tolist() == ["accept", ""]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_encodings_and_blank_rows_of_spreadsheets(tmp_path, encoding):
+    text = "image;score;decision\r\nzürich;0,5;accept\r\n;;\r\n"
+    (tmp_path / "list.csv").write_bytes(text.encode(encoding))
+    read = read_decisions(tmp_path / "list.csv")
+    assert read["image"].tolist() == ["zürich"]
+    assert read["score"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("decision", [np.nan, None, pd.NA])
+def test_what_pandas_leaves_undecided(tmp_path, decision):
+    path = tmp_path / "list.csv"
+    write_decisions(path, {"score": [0.5, 0.25], "decision": [decision, "accept"]})
+    assert read_decisions(path)["decision"].tolist() == ["", "accept"]
+    write_decisions(path, pd.read_csv(path))
+    assert read_decisions(path)["decision"].tolist() == ["", "accept"]
+
+
 def test_a_list_of_measured_objects(tmp_path):
     instances = np.zeros((1, 1, 8, 8), int)
     instances[0, 0, :2, :2], instances[0, 0, 4:6, 4:6] = 1, 2
