@@ -77,7 +77,7 @@ def _read_feature(feature, index):
     name = str(properties.get("name") or "")
     classification = properties.get("classification") or {}
     label = classification.get("name") or ": ".join(classification.get("names", [])) or None
-    geometry = feature["geometry"]
+    geometry = feature["geometry"] or {"type": "feature without a geometry"}  # null is legal
     kind, coordinates = geometry["type"], geometry.get("coordinates")
     rings, points = [], np.empty((0, 2))
     if kind == "Polygon":

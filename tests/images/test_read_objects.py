@@ -88,6 +88,7 @@ def test_overlaps_are_told(tmp_path):
             r"one of the classes \['a', 'b'\]. Got 'c'",
         ),
         ([feature([(0, 0), (1, 1)], "LineString")], {}, "feature 0.*is a LineString"),
+        ([{"type": "Feature", "geometry": None}], {}, "feature 0.*is a feature without a geometry"),
         ([feature(box(0, 0, 1, 1))], {"shape": None}, "shape must be the height and width"),
     ],
 )
