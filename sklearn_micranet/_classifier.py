@@ -358,7 +358,7 @@ class MicraNetClassifier(NetworkClassifier):
         UserWarning
             If the training may take more than ten minutes, after its first batches.
         """
-        # First, as it may be this classifier that they are of.
+        # Read first: the weights may be those of this classifier, which is emptied below.
         initial = None if self.pretrained is None else pretrained_weights(self.pretrained)
         forget(self)
         images, labels = self._read_training(X, y)

@@ -498,7 +498,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         ):
             for strip in sweep(field, grid, parallel=parallel, **kept_in):
                 shape = strip[0].shape
-                logits = [of_one.reshape(-1, shape[2]) for of_one in strip]
+                logits = [of_net.reshape(-1, shape[2]) for of_net in strip]
                 found.append(explained.targets.mean_logits(logits).reshape(shape))
                 advance(shape[0])
         return np.concatenate(found)
@@ -527,7 +527,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             cut.append(networks.crop_features(tile[inside, inside]))
         logits = networks.logits(np.stack(cut))
         parts = networks.split(np.stack(shared))
-        fits = [fit_head(*of_one) for of_one in zip(networks.heads, parts, logits, strict=True)]
+        fits = [fit_head(*of_net) for of_net in zip(networks.heads, parts, logits, strict=True)]
         self.heads_ = [head for head, _ in fits]
         self.shared_r2_ = np.array([r2 for _, r2 in fits])
 

@@ -316,12 +316,12 @@ class _Explain:
         like = self.folded[0].linear[0]
         tiled = TiledImage(image, n_pixels_of_tile(self.folded[0]), like)
         scans = [scan(folded, tiled) for folded in self.folded]
-        classes = self._select([of_one.logits for of_one in scans])[0].nonzero()[:, 0]
+        classes = self._select([found.logits for found in scans])[0].nonzero()[:, 0]
         outputs = self._outputs(classes)
         layers = [
             layer.numpy()
-            for folded, of_one in zip(self.folded, scans, strict=True)
-            for layer in tiled_local_maps(folded, tiled, of_one, outputs)
+            for folded, found in zip(self.folded, scans, strict=True)
+            for layer in tiled_local_maps(folded, tiled, found, outputs)
         ]
         grey = None
         if self.include_image:

@@ -51,7 +51,7 @@ def shared_logits(field, grid, networks, *, halo, tile_size, parallel, memory=No
             start = done * stride - first
             maxima = sliding_maximum(features[start:], length, stride, (ready - done, n_columns))
             logits = networks.logits(maxima.reshape(-1, maxima.shape[-1]))
-            yield [of_one.reshape(ready - done, n_columns, -1) for of_one in logits]
+            yield [of_net.reshape(ready - done, n_columns, -1) for of_net in logits]
             done = ready
             n_dropped = min(done * stride - first, len(features))
             features, first = features[n_dropped:].copy(), first + n_dropped

@@ -41,7 +41,7 @@ class ScaledNetworks:
     def logits(self, features):
         """Return a list of the logits of each network, of features (n_windows, n_features)."""
         pairs = zip(self.heads, self.split(features), strict=True)
-        return [head(of_one) for head, of_one in pairs]
+        return [head(own_features) for head, own_features in pairs]
 
     def split(self, features):
         """Return the features of each network."""
