@@ -60,7 +60,8 @@ def test_the_centroid_is_that_of_the_pixels_not_of_their_values():
 
 
 def test_masks_have_the_score_1():
-    for masks in (MASKS, MASKS.astype(np.uint8)):
+    for dtype in (bool, np.uint8, ">i2", ">i4"):
+        masks = MASKS.astype(dtype)
         (detections,) = HungarianDetector().predict(masks)
         np.testing.assert_allclose(detections[:, :3], np.array(EXPECTED)[:, :3])
         np.testing.assert_array_equal(detections[:, 3], 1)

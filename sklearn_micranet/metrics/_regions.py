@@ -43,7 +43,7 @@ def as_instances(y, name="y"):
         _refuse_grey_masks(samples, f"{name} must hold masks, or instances with", f"{name} > 0")
         return samples
     return [
-        np.stack([ndimage.label(mask, structure=_NEIGHBOURS)[0] for mask in sample])
+        np.stack([ndimage.label(mask != 0, structure=_NEIGHBOURS)[0] for mask in sample])
         for sample in samples
     ]
 
