@@ -12,6 +12,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MicraNetClassifier
+from ._labels._overlap import warn_of_overlap
 from ._labels._splits import check_folds, check_groups, stratified_splits
 from ._network_classifier import (
     NetworkClassifier,
@@ -139,6 +140,11 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         ValueError
             If X or y are not as described, or a fold leaves no image of a class, or no image
             without it, to train on, or validation images are passed although `cv` chooses them.
+
+        Warns
+        -----
+        UserWarning
+            If with `cv` overlapping crops are both trained on and monitored, for lack of `groups`.
         """
         if not isinstance(self.estimator, MicraNetClassifier):
             raise TypeError(
@@ -161,6 +167,8 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
             indicator = targets.indicator(labels)
             parts = list(self._splits(X, labels, indicator, groups, random_state))
             check_folds(parts, indicator, targets.classes)
+            if groups is None:
+                warn_of_overlap(images.stack, *parts[0])
         given = {"sample_weight": sample_weight, "groups": groups, "X_val": X_val, "y_val": y_val}
         given = {name: value for name, value in given.items() if value is not None}
         seeds = random_state.randint(2**31, size=len(parts))

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._fields._windows import groups_parameter
 from ._labels._labels import Labels, read_plain_labels
 from ._labels._masks import are_masks
+from ._labels._overlap import warn_of_overlap
 from ._labels._splits import (
     check_groups,
     check_weights,
@@ -216,6 +217,11 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             `cv` says, or weights are not as described.
         NotFittedError
             If `cv` is "prefit" or `estimator` frozen, and it is not fitted.
+
+        Warns
+        -----
+        UserWarning
+            If overlapping crops are both trained on and held out, for lack of `groups`.
         """
         thresholds = self.thresholds
         if not isinstance(thresholds, Integral):
@@ -438,6 +444,8 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _hold_out(self, X, y, groups, fit_params):
         """Return the fitted classifier, and the probabilities and indices of held-out images."""
         splits = list(self._splits(X, y, groups))
+        if groups is None:
+            warn_of_overlap(X, *splits[0], purpose="tuning")
         if not self.refit and len(splits) > 1:
             raise ValueError(
                 "cv must hold out images once if refit=False, for example cv=0.2. Got "

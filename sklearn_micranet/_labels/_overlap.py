@@ -8,9 +8,20 @@ from sklearn_micranet._stack._warnings import warn_user
 _N_COMPARED = 256  # images in memory, the first ones: crops of one image follow each other
 _MIN_VALUES = 32  # in what two images share: flat background is equal everywhere
 
+_PURPOSES = {
+    "validation": (
+        "set aside for validation",
+        "the validation loss is too good, and early stopping comes too late",
+    ),
+    "tuning": (
+        "held out to tune thresholds",
+        "their probabilities are too sure, and thresholds fit what is known",
+    ),
+}
 
-def warn_of_overlap(stack, train, valid):
-    """Warn if images to be monitored show pixels of images to be trained on.
+
+def warn_of_overlap(stack, train, held_out, purpose="validation"):
+    """Warn if images that are held out show pixels of images to be trained on.
 
     Crops that are cut when read know where they come from. Of images in memory, neighbours in a
     grid of crops are found by their equal rows or columns.
@@ -18,29 +29,32 @@ def warn_of_overlap(stack, train, valid):
     Parameters
     ----------
     stack : ndarray, LazyStack or list of ndarray
-    train, valid : ndarray of int
+    train, held_out : array-like of int
         Indices of the two parts.
+    purpose : {"validation", "tuning"}, default="validation"
+        What the images are held out for.
     """
-    if _overlap(stack, train, valid):
+    if _overlap(stack, np.asarray(train), np.asarray(held_out)):
+        held_out_for, consequence = _PURPOSES[purpose]
+        others = ", or other images as X_val" if purpose == "validation" else ""
         warn_user(
-            "Images that are set aside for validation show pixels that are trained on, as "
-            "overlapping crops of one image do: the validation loss is too good, and early "
-            "stopping comes too late. Pass groups, as extract_crops returns them, to keep crops "
-            "of one image together, or other images as X_val."
+            f"Images that are {held_out_for} show pixels that are trained on, as overlapping crops "
+            f"of one image do: {consequence}. Pass groups, as extract_crops returns them, to keep "
+            f"crops of one image together{others}."
         )
 
 
-def _overlap(stack, train, valid):
+def _overlap(stack, train, held_out):
     if isinstance(stack, LazyStack):
         source = np.arange(len(stack))
         while isinstance(stack, LazyStack):
             source, function, stack = stack._indices[source], stack.function, stack.source
         if not hasattr(function, "share_pixels"):
             return False
-        return function.share_pixels(stack[source[train]], stack[source[valid]])
+        return function.share_pixels(stack[source[train]], stack[source[held_out]])
     if type(stack) is not np.ndarray or stack.ndim < 3:
         return False
-    parts = [stack[part[part < _N_COMPARED]] for part in (train, valid)]
+    parts = [stack[part[part < _N_COMPARED]] for part in (train, held_out)]
     turned = [part.swapaxes(1, 2) for part in parts]
     return any(_continues(*pair) for pair in (parts, parts[::-1], turned, turned[::-1]))
 

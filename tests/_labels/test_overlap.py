@@ -3,7 +3,13 @@ import warnings
 import numpy as np
 import pytest
 
-from sklearn_micranet import IntensityScaler, MicraNetClassifier, UNetSegmenter
+from sklearn_micranet import (
+    IntensityScaler,
+    MicraNetClassifier,
+    MicraNetEnsemble,
+    TunedThresholdsClassifierCV,
+    UNetSegmenter,
+)
 from sklearn_micranet._labels._overlap import warn_of_overlap
 from sklearn_micranet.images import extract_crops
 
@@ -21,7 +27,7 @@ def warns(stack, valid):
     train = np.setdiff1d(np.arange(len(stack)), valid)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_overlap(stack, train, np.array(valid))
+        warn_of_overlap(stack, train.tolist(), valid)
     assert all(WARNS in str(warning.message) for warning in caught)
     return bool(caught)
 
@@ -71,6 +77,27 @@ def test_a_fit_without_groups_warns(in_memory):
             classifier.fit(*data, **given)
             classifier.set_params(validation_fraction=0).fit(X, crops.labels)
         classifier.set_params(validation_fraction=0.1)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize(
+    ("wrapper", "words"),
+    [
+        (MicraNetEnsemble, WARNS),
+        (TunedThresholdsClassifierCV, "held out to tune thresholds show pixels that are trained"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_folds_without_groups_warn(wrapper, words, in_memory):
+    crops = crops_of(8)
+    X = np.asarray(crops.images) if in_memory else crops.images
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=1, validation_fraction=0)
+    folds = wrapper(classifier, cv=3, random_state=0)
+    with pytest.warns(UserWarning, match=words):
+        folds.fit(X, crops.labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*show pixels that are trained on")
+        folds.fit(X, crops.labels, groups=crops.groups)
 
 
 def test_a_segmenter_that_learns_from_masks_warns():
