@@ -225,7 +225,7 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
         -------
         routing : MetadataRequest
         """
-        return requests_with_those_of(self, self.estimator)
+        return requests_with_those_of(super().get_metadata_routing(), self.estimator)
 
     def _splits(self, X, labels, indicator, groups, random_state):
         if not isinstance(self.cv, Integral):

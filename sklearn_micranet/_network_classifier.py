@@ -100,12 +100,18 @@ def warn_of_lost_checkpoints(wrapper, drawn):
         )
 
 
-def requests_with_those_of(outer, estimator):
+def requests_with_those_of(own, estimator):
     """Return the metadata requests of a wrapper that hands all that it is given to a network.
 
     What the network asks for, the wrapper asks for, unless it was told otherwise itself.
+
+    Parameters
+    ----------
+    own : MetadataRequest
+        What the wrapper itself was told to ask for; it is added to.
+    estimator : NetworkClassifier
     """
-    own, inner = outer._get_metadata_request(), get_routing_for_object(estimator)
+    inner = get_routing_for_object(estimator)
     for method in ("fit", "score"):
         requests = getattr(own, method)
         for name, alias in getattr(inner, method).requests.items():

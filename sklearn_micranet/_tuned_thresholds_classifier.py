@@ -359,7 +359,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             Of a network, this asks for what the network asks for.
         """
         if isinstance(_thawed(self.estimator), NetworkClassifier):
-            return requests_with_those_of(self, self.estimator)
+            return requests_with_those_of(super().get_metadata_routing(), self.estimator)
         return router_of(self).add_self_request(self)
 
     @property
