@@ -286,7 +286,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
             If Ctrl-C is pressed. The segmenter then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
         """
-        # First, as it may be this segmenter that they are of.
+        # Read first: the weights may be those of this segmenter, which is emptied below.
         initial = None if self.pretrained is None else pretrained_unet_weights(self.pretrained)
         augment = make_augmenter(self.augmentation)
         forget(self)

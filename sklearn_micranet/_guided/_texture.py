@@ -187,7 +187,7 @@ class PixelModel:
         evidence = np.log(evidence.T + _EPSILON, dtype=np.float32).reshape(-1, *size)
         width = self.scale.of_evidence
         evidence = ndimage.gaussian_filter(evidence, (0, width, width), truncate=3)
-        # Of a crowded class each image tells itself how much of it is filled.
+        # How much of an image a crowded class fills is measured in that image.
         area = self.area[present]
         area = np.where(area < DENSE_FROM, area, filled)
         everywhere = np.ones(len(gate), bool)
