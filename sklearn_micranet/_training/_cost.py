@@ -80,8 +80,8 @@ def cost_message(seconds, n_epochs, n_bytes):
     return (
         f"An epoch takes about {_duration(seconds)}, {n_epochs} epochs (max_epochs) about "
         f"{_duration(seconds * n_epochs)}, unless early stopping ends them; a step needs about "
-        f"{n_bytes / GIB:.1f} GiB of memory. Smaller images or crops, fewer n_filters, or a CUDA "
-        "device take less time; checkpoint_dir keeps what was done."
+        f"{_number(n_bytes / GIB)} GiB of memory. Smaller images or crops, fewer n_filters, or a "
+        "CUDA device take less time; checkpoint_dir keeps what was done."
     )
 
 
@@ -89,7 +89,11 @@ def _duration(seconds):
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    return f"{_number(seconds)} s"
+
+
+def _number(value):
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def step_bytes(network, shape, n_images):

@@ -82,7 +82,7 @@ def test_partial_fit_refuses_before_the_step_and_keeps_the_weights(monkeypatch):
     for each in (classifier, fitted):
         with pytest.raises(ValueError, match=r"A training step must fit in memory"):
             each.partial_fit(IMAGES[:4], labels, [0, 1])
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         classifier.predict(IMAGES)
     np.testing.assert_array_equal(fitted.decision_function(IMAGES), before)
 
@@ -115,6 +115,9 @@ def test_what_is_said_of_a_long_training():
     message = cost_message(90, 100, 3 * 2**29)
     assert "An epoch takes about 1.5 min, 100 epochs (max_epochs) about 2.5 h," in message
     assert "a step needs about 1.5 GiB" in message
+    small = cost_message(0.04, 100_000, 2**25)
+    assert "An epoch takes about 0.04 s, 100000 epochs (max_epochs) about 1.1 h," in small
+    assert "a step needs about 0.031 GiB" in small
 
 
 @pytest.mark.parametrize("name", FITS)
