@@ -268,6 +268,11 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        ValueError
+            If y holds masks, and two labels do not say which of them the masks show.
         """
         check_is_fitted(self)
         if are_masks(y):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from sklearn_micranet import (
@@ -167,3 +168,17 @@ def test_features_that_are_no_square_are_warned_of():
     X = np.random.default_rng(0).random((6, 300))
     with pytest.warns(UserWarning, match="300 features .* pixels of one row.*Set image_shape"):
         MicraNetClassifier(n_filters=1, max_epochs=1).fit(X, np.arange(6) % 2)
+
+
+def test_masks_of_labels_that_do_not_name_the_structure_are_not_scored():
+    X = np.random.default_rng(0).random((8, 16, 16))
+    y = np.array(["cells", "empty"] * 4)
+    masks = (y == "cells")[:, None, None, None] & np.ones((8, 1, 16, 16), bool)
+    network = {"n_filters": 2, "max_epochs": 1, "validation_fraction": 0, "random_state": 0}
+    with pytest.warns(ConvergenceWarning):
+        classifier = MicraNetClassifier(**network).fit(X, y)
+    with pytest.raises(ValueError, match="Set background_label='cells' or background_label="):
+        classifier.score(X, masks)
+    with pytest.warns(ConvergenceWarning):
+        named = MicraNetClassifier(**network, background_label="empty").fit(X, y)
+    assert named.score(X, masks) == named.score(X, y)

@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -209,19 +210,20 @@ def test_masks_of_a_single_class_are_a_binary_problem(fitted):
     classifier = small().fit(IMAGES, MASKS[:, :1])
     assert classifier.classes_.tolist() == [0, 1]
     assert have_equal_weights(classifier, fitted["binary"])
-    named = small().fit(IMAGES, np.where(TARGETS["binary"], "yes", "no"))
+    named = small(background_label="no").fit(IMAGES, np.where(TARGETS["binary"], "yes", "no"))
     assert named.score(IMAGES, MASKS[:, :1]) == classifier.score(IMAGES, TARGETS["binary"])
 
 
 def test_masks_stand_for_named_classes(fitted):
     masks, y = MASKS[:, :1], np.where(TARGETS["binary"], "yes", "no")
+    named = partial(small, background_label="no")
     losses = [
-        small().fit(IMAGES, y, X_val=IMAGES, y_val=y_val).history_[:, "valid_loss"]
+        named().fit(IMAGES, y, X_val=IMAGES, y_val=y_val).history_[:, "valid_loss"]
         for y_val in (y, masks)
     ]
     assert losses[0] == losses[1]
     classifiers = [
-        small().partial_fit(IMAGES, labels, classes=["no", "yes"]).partial_fit(IMAGES, labels)
+        named().partial_fit(IMAGES, labels, classes=["no", "yes"]).partial_fit(IMAGES, labels)
         for labels in (y, masks)
     ]
     assert classifiers[1].classes_.tolist() == ["no", "yes"]

@@ -144,7 +144,6 @@ def test_threshold_of_each_class(at_odds):
 
 
 def test_score_is_the_accuracy(at_odds):
-    masks = MASKS[:, :1]
     for kind, y in TARGETS.items():
         score = at_odds[kind].score(IMAGES, y)
         assert score == pytest.approx(np.mean(accuracy_score(y, at_odds[kind].predict(IMAGES))))
@@ -155,7 +154,10 @@ def test_score_is_the_accuracy(at_odds):
         at_odds["binary"].score(IMAGES, TARGETS["binary"], weight),
         np.average(right, weights=weight),
     )
-    assert at_odds["binary"].score(IMAGES, masks) == right.mean()
+    with pytest.raises(ValueError, match="Set background_label="):
+        at_odds["binary"].score(IMAGES, MASKS[:, :1])
+    expected = at_odds["multilabel"].score(IMAGES, INDICATOR)
+    assert at_odds["multilabel"].score(IMAGES, MASKS) == expected
 
 
 def test_images_of_different_sizes(at_odds):

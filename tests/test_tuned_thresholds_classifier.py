@@ -532,7 +532,8 @@ def test_masks_are_reduced_to_labels(tuned):
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_fitted_network_is_not_changed(frozen):
     names = np.array(["none", "square"])
-    classifier = small(threshold=[0.25]).fit(IMAGES, names[LABELS[:, 0]])
+    classifier = small(threshold=[0.25], background_label="none")
+    classifier.fit(IMAGES, names[LABELS[:, 0]])
     estimator = FrozenEstimator(classifier) if frozen else classifier
     tuned = TunedThresholdsClassifierCV(estimator, cv=None if frozen else "prefit")
     tuned.fit(IMAGES, MASKS[:, :1])

@@ -107,6 +107,8 @@ def _labels_of_masks(masks, images, targets, min_coverage):
             f"y must hold labels of the classes {targets.classes.tolist()}, which exclude each "
             "other. Got masks instead, which cannot stand for them."
         )
+    if targets is not None:
+        targets.check_maps()
     n_classes = None if targets is None else targets.n_outputs
     if is_ragged(images.stack):  # they are reduced one by one
         check_consistent_length(np.empty(len(images)), masks)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_micranet._stack._warnings import warn_user
+
 from ._hints import is_missing
 
 
@@ -95,6 +97,16 @@ def _indicator_of_groups(indicator, groups):
     of_groups = np.zeros((len(names), indicator.shape[1]), dtype=bool)
     np.logical_or.at(of_groups, number, indicator)
     return of_groups, number
+
+
+def warn_of_few_groups(fraction, groups):
+    """Warn if a share of the images was to be set aside, and their groups are too few for it."""
+    if fraction and groups is not None and round(fraction * len(groups)) >= 1:
+        warn_user(
+            f"No image is set aside to monitor the training: {len(np.unique(groups))} group(s) of "
+            f"images are too few for validation_fraction={fraction}. Pass X_val and y_val, or "
+            "validation_fraction=0."
+        )
 
 
 def stratified_splits(indicator, n_folds, random_state, groups=None):

@@ -6,7 +6,7 @@ from sklearn.utils import check_array
 from torch.utils.data import Dataset
 
 from sklearn_micranet._labels._overlap import warn_of_overlap
-from sklearn_micranet._labels._splits import split_off_validation
+from sklearn_micranet._labels._splits import split_off_validation, warn_of_few_groups
 from sklearn_micranet._network._input import to_tensor
 from sklearn_micranet._network._shape import MIN_SIZE
 from sklearn_micranet._stack._sources import take
@@ -128,6 +128,7 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state, grou
     groups = None if groups is None else groups[data.indices]
     train, valid = split_off_validation(indicator, fraction, random_state, groups)
     if not len(valid):
+        warn_of_few_groups(fraction, groups)
         return data, None
     if groups is None:
         warn_of_overlap(data.images, data.indices[train], data.indices[valid])

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_micranet._labels._overlap import warn_of_overlap
-from sklearn_micranet._labels._splits import split_off_validation
+from sklearn_micranet._labels._splits import split_off_validation, warn_of_few_groups
 from sklearn_micranet.metrics._regions import as_masks
 
 from ._data import LabelledImages
@@ -128,4 +128,7 @@ def split_off_groups(data, fraction, groups, random_state):
     train, valid = split_off_validation(contains, fraction, random_state, groups)
     if groups is None and len(valid):
         warn_of_overlap(data.images, data.indices[train], data.indices[valid])
-    return (data.subset(train), data.subset(valid)) if len(valid) else (data, None)
+    if not len(valid):
+        warn_of_few_groups(fraction, groups)
+        return data, None
+    return data.subset(train), data.subset(valid)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_micranet import MicraNetClassifier
 from sklearn_micranet._training._data import LabelledImages, check_sample_weight
 
 
@@ -58,3 +60,14 @@ def test_a_part_of_a_data_set_keeps_targets_and_weights_with_their_images():
 def test_an_image_with_any_class_is_positive(targets):
     data = LabelledImages(np.zeros((3, 8, 8)), torch.tensor(targets), None)
     assert data.is_positive.tolist() == [False, True, True]
+
+
+def test_groups_that_are_too_few_to_monitor_are_told():
+    X, y = np.random.default_rng(0).random((20, 8, 8)), np.arange(20) % 2
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=1, random_state=0)
+    with (
+        pytest.warns(UserWarning, match=r"1 group\(s\) .* too few for validation_fraction=0.1"),
+        pytest.warns(ConvergenceWarning),
+    ):
+        classifier.fit(X, y, groups=np.zeros(20))
+    assert "valid_loss" not in classifier.history_[-1]

@@ -128,5 +128,6 @@ def test_too_few_groups_are_not_split():
     masks = np.ones((6, 1, 8, 8), dtype=bool)
     data = numbered(masks)
     assert split_off_groups(data, 0.0, None, np.random.RandomState(0)) == (data, None)
-    together = split_off_groups(data, 0.5, np.zeros(6), np.random.RandomState(0))
+    with pytest.warns(UserWarning, match=r"1 group\(s\) .* too few for validation_fraction=0.5"):
+        together = split_off_groups(data, 0.5, np.zeros(6), np.random.RandomState(0))
     assert together == (data, None)
