@@ -17,8 +17,18 @@ def kept(memory, key, compute):
         Takes nothing and returns an ndarray, or any picklable object. Of an array, rows along the
         first axis that are zero throughout, as maps of absent classes are, take no room.
     """
-    result = check_memory(memory).cache(_packed, ignore=["compute"])(key, compute)
+    result = _cached(memory)(key, compute)
     return result.unpacked() if isinstance(result, _Rows) else result
+
+
+def is_kept(memory, key):
+    """Whether a folder keeps something under a key; yes where its memory does not tell."""
+    tells = getattr(_cached(memory), "check_call_in_cache", None)
+    return tells is None or tells(key, None)
+
+
+def _cached(memory):
+    return check_memory(memory).cache(_packed, ignore=["compute"])
 
 
 def _packed(key, compute):

@@ -8,7 +8,7 @@ from types import EllipsisType
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from ._kept import kept
+from ._kept import is_kept, kept
 from ._keys import key_of, key_of_array
 from ._sources import is_lazy, n_samples, take
 
@@ -257,10 +257,17 @@ class LazyStack(NDArrayOperatorsMixin, Sequence):
         return self.function(take(self.source, indices))
 
     def _look_up(self, indices):
+        keys = self._keys_of(indices)
+        missing = [i for i, key in zip(indices, keys, strict=True) if not is_kept(self.memory, key)]
+        # As one batch, which takes less time than its samples one by one.
+        made = dict(zip(missing, self._compute(np.array(missing)), strict=True)) if missing else {}
         return [
-            kept(self.memory, key, lambda i=i: self._compute(np.array([i]))[0])
-            for i, key in zip(indices, self._keys_of(indices), strict=True)
+            kept(self.memory, key, lambda i=i: made[i] if i in made else self._one(i))
+            for i, key in zip(indices, keys, strict=True)
         ]
+
+    def _one(self, index):
+        return self._compute(np.array([index]))[0]
 
     def _keys_of(self, indices):
         key = getattr(self.function, "key", None)

@@ -33,7 +33,7 @@ def as_points(y, name="y"):
 
 def as_masks(y, name="y"):
     """Return bool masks of shape (n_maps, height, width) for each sample of masks or instances."""
-    return [sample != 0 for sample in _check_regions(y, name)]
+    return [s if s.dtype == bool else s != 0 for s in _check_regions(y, name)]
 
 
 def as_instances(y, name="y"):

@@ -431,6 +431,26 @@ def test_memory_keeps_samples(source, ragged, tmp_path, is_ragged):
     assert CALLS.n == 1
 
 
+def test_what_memory_lacks_is_computed_as_one_batch(source, tmp_path):
+    sizes = []
+
+    class Double:
+        key = "double"
+
+        def __call__(self, batch):
+            sizes.append(len(batch))
+            return 2 * batch
+
+    def read(samples):
+        settings = {"item_shape": (2, 3, 4), "dtype": source.dtype, "batch_size": 7}
+        return np.asarray(LazyStack(samples, Double(), memory=str(tmp_path), **settings))
+
+    read(source[[1, 4]])
+    assert_array_equal(read(source), 2 * source)
+    assert_array_equal(read(source), 2 * source)
+    assert sizes == [2, 5]
+
+
 def test_stack_on_a_stack(stack, source):
     outer = LazyStack(stack, double, item_shape=(2, 3, 4), batch_size=2)
     assert_array_equal(np.asarray(outer[[3, 1, 0, 0]]), 4 * source[[3, 1, 0, 0]])
