@@ -1,5 +1,7 @@
 """Images that show the same pixels, such as overlapping crops of one image."""
 
+from itertools import islice
+
 import numpy as np
 
 from sklearn_micranet._stack._lazy_stack import LazyStack
@@ -7,6 +9,8 @@ from sklearn_micranet._stack._warnings import warn_user
 
 _N_COMPARED = 256  # images in memory, the first ones: crops of one image follow each other
 _MIN_VALUES = 32  # in what two images share: flat background is equal everywhere
+_MIN_ROW_VALUES = 4  # in its first row, by which it is found
+_MAX_COMPARED = 1000  # pairs of parts, of images whose rows are much alike
 
 _PURPOSES = {
     "validation": (
@@ -63,12 +67,15 @@ def _continues(first, second):
     """Whether the lower part of one of the first images is the upper part of one of the second."""
     tops = {}
     for image in second:
-        tops.setdefault(image[0].tobytes(), []).append(image)
-    for image in first:
-        for row in range(1, len(image)):
-            for other in tops.get(image[row].tobytes(), ()):
-                shared = image[row:]
-                is_same = np.array_equal(shared, other[: len(shared)])
-                if is_same and len(np.unique(shared)) >= _MIN_VALUES:
-                    return True
-    return False
+        if len(np.unique(image[0])) >= _MIN_ROW_VALUES:
+            tops.setdefault(image[0].tobytes(), []).append(image)
+    candidates = (
+        (image[row:], other)
+        for image in first
+        for row in range(1, len(image))
+        for other in tops.get(image[row].tobytes(), ())
+    )
+    return any(
+        np.array_equal(shared, other[: len(shared)]) and len(np.unique(shared)) >= _MIN_VALUES
+        for shared, other in islice(candidates, _MAX_COMPARED)
+    )

@@ -58,6 +58,25 @@ def test_flat_background_is_no_overlap():
     assert not warns(digits, np.arange(5))
 
 
+def test_images_that_are_much_alike_are_compared_a_bounded_number_of_times(monkeypatch):
+    n_compared = 0
+    equal = np.array_equal
+
+    def counted(*arrays):
+        nonlocal n_compared
+        n_compared += 1
+        return equal(*arrays)
+
+    monkeypatch.setattr(np, "array_equal", counted)
+    flat = np.zeros((200, 64, 64))
+    flat[::2, 20:30, 20:30] = 1
+    assert not warns(flat, np.arange(20))
+    assert n_compared == 0
+    ramps = np.broadcast_to(np.arange(8.0).repeat(8), (200, 64, 64)).copy()
+    assert not warns(ramps, np.arange(20))
+    assert n_compared == 4 * 1000 // 2  # turned images have constant rows
+
+
 @pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_fit_without_groups_warns(in_memory):
