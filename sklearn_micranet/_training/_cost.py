@@ -1,5 +1,6 @@
 """What a training will cost: told before it takes long, and refused before memory runs out."""
 
+import re
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -23,7 +24,7 @@ _CGROUPS = (  # files that hold what a process may use, and what it uses
 
 
 class TrainingCost(Callback):
-    """Warn of a training that will take long, after its first batches.
+    """Warn of a training that will take long, with what its first batches took.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class TrainingCost(Callback):
     def on_train_begin(self, net, X=None, **kwargs):
         self.times_ = []
         self.n_bytes_ = step_bytes(net.module_, *_largest_step(net, X))
+        self.memory_ = memory_in_use(torch.device(net.device))
 
     def on_batch_end(self, net, training=False, **kwargs):
         if not training or self.times_ is None:
@@ -51,7 +53,9 @@ class TrainingCost(Callback):
             return
         seconds = (self.times_[-1] - self.times_[0]) / _N_MEASURED * self.n_batches
         self.times_ = None  # once is enough
-        if (message := cost_message(seconds, self.n_epochs, self.n_bytes_)) is not None:
+        n_bytes = measured_bytes(self.memory_, memory_in_use(torch.device(net.device)))
+        message = cost_message(seconds, self.n_epochs, n_bytes or self.n_bytes_)
+        if message is not None:
             warn_user(message)
 
 
@@ -167,6 +171,38 @@ def check_step(network, shape, n_images, available):
         f"images of {shape[2]} x {shape[3]} px instead, which need about {needed / GIB:.1f} GiB. "
         f"{advice}, or take fewer n_filters."
     )
+
+
+def measured_bytes(before, after):
+    """Return how far the memory of the process, or on its device, rose above what it was.
+
+    None if nothing says so, or if more was used at an earlier time: then the highest is not of
+    these steps.
+
+    Parameters
+    ----------
+    before, after : (int, int) or None
+        As of `memory_in_use`.
+    """
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return after[1] - before[0]
+
+
+def memory_in_use(device, root="/"):
+    """Return the bytes in use, and the most that ever were, None if nothing says so.
+
+    Parameters
+    ----------
+    device, root
+        As of `available_memory`.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    found = dict(
+        re.findall(r"^(VmRSS|VmHWM):\s+(\d+)", _read(Path(root) / "proc/self/status") or "", re.M)
+    )
+    return (int(found["VmRSS"]) * 1024, int(found["VmHWM"]) * 1024) if len(found) == 2 else None
 
 
 def available_memory(device, root="/"):

@@ -14,6 +14,8 @@ from sklearn_micranet._training._cost import (
     available_memory,
     check_step,
     cost_message,
+    measured_bytes,
+    memory_in_use,
     step_bytes,
 )
 
@@ -108,6 +110,29 @@ def test_free_memory_in_the_first_version_of_control_groups(tmp_path):
     assert available_memory(CPU, tmp_path) is None
     (folder / "memory.limit_in_bytes").write_text("10")
     assert available_memory(CPU, tmp_path) == 3
+
+
+def test_the_memory_of_steps_is_read_where_the_machine_tells_it(tmp_path):
+    assert memory_in_use(CPU, tmp_path) is None
+    write(tmp_path, proc__self__status="Name:\tpython\nVmHWM:\t  90 kB\nVmRSS:\t  70 kB\n")
+    assert memory_in_use(CPU, tmp_path) == (70 * 1024, 90 * 1024)
+
+
+def test_measured_memory_is_the_rise_unless_more_was_used_before():
+    assert measured_bytes((70, 90), (75, 100)) == 30
+    assert measured_bytes((70, 90), (75, 90)) is None
+    assert measured_bytes(None, None) is None
+
+
+@pytest.mark.parametrize(("after", "gib"), [((3, 7), "5.0"), ((3, 4), "0.0015")])
+def test_the_memory_told_is_measured_or_else_estimated(after, gib, monkeypatch):
+    """Two GiB in use and four at most before the first step; seven at most after three of them."""
+    in_use = iter([(2 * 2**30, 4 * 2**30), tuple(2**30 * n for n in after)])
+    monkeypatch.setattr(_cost, "memory_in_use", lambda device: next(in_use))
+    monkeypatch.setattr(_cost, "step_bytes", lambda *args: 1_610_613)  # 0.0015 GiB
+    monkeypatch.setattr(_cost, "LONG", 0)
+    with pytest.warns(UserWarning, match=f"a step needs about {gib} GiB"):
+        FITS["classifier"]()
 
 
 def test_what_is_said_of_a_long_training():
