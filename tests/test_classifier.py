@@ -617,7 +617,7 @@ def test_wrong_images_are_refused_before_training(name):
 
 def test_images_of_different_sizes_are_refused_before_training():
     X = [*IMAGES[:-1], IMAGES[-1, :, 1:]]
-    with pytest.raises(ValueError, match=r"must all have one size.*Cut them into crops"):
+    with pytest.raises(ValueError, match=r"must all have one shape.*Cut them into crops"):
         small(callbacks=[Untrained()]).fit(X, INDICATOR)
 
 

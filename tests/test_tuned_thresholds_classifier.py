@@ -565,7 +565,7 @@ def test_images_on_disk_are_read_piecewise(tuned, tmp_path, monkeypatch):
 def test_a_fitted_network_is_tuned_on_images_of_different_sizes(kind, frozen):
     classifier = small() if kind == "network" else MicraNetEnsemble(small(), n_estimators=2)
     ragged = [image[: 16 - i % 5] for i, image in enumerate(IMAGES)]
-    with pytest.raises(ValueError, match="Training images must all have one size"):
+    with pytest.raises(ValueError, match="Training images must all have one shape"):
         TunedThresholdsClassifierCV(classifier).fit(ragged, LABELS)
     classifier.fit(IMAGES, LABELS)
     estimator = FrozenEstimator(classifier) if frozen else classifier

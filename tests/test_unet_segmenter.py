@@ -395,7 +395,7 @@ def test_sklearn_checks(check):
         (IMAGES[:20], MASKS, "each of the 20 images. Got 30 instead"),
         (IMAGES, np.arange(30) % 2, r"Got a label, of shape \(\), for sample 0"),
         (IMAGES, MASKS & False, "at least one pixel of a structure. Got empty masks only"),
-        ([IMAGES[0], IMAGES[1, :9]], MASKS[:2], "Training images must all have one size"),
+        ([IMAGES[0], IMAGES[1, :9]], MASKS[:2], "Training images must all have one shape"),
         (IMAGES[:1, :8, :8], MASKS[:1, :, :8, :8] | True, r"Got one image of \(8, 8\) px instead"),
     ],
 )

@@ -98,10 +98,7 @@ def read_images(
     if is_ragged(X):
         images = _read_ragged(X, name, n_channels)
         if not allow_ragged:
-            raise ValueError(
-                "Training images must all have one size. Got images of different sizes instead. "
-                "Cut them into crops of one size."
-            )
+            _refuse_ragged(images.stack)
         return images
     stack = as_stack(X) if is_lazy(X) else _check_array(X, name)
     if stack.ndim == 2:
@@ -178,6 +175,14 @@ def _read_ragged(X, name, n_channels):
     check = partial(_check_read, n_channels=n_channels, name=name)
     stack = LazyStack(X, check, item_shape=None, dtype=X.dtype, batch_size=X.batch_size)
     return Images(stack, n_channels)
+
+
+def _refuse_ragged(images):
+    got, advice = "images of different sizes", "Cut them into crops of one size."
+    if isinstance(images, list) and len({image.shape[:2] for image in images}) == 1:
+        got = "images with and without an axis of one channel"
+        advice = "Pass image.squeeze(-1) of those with it."
+    raise ValueError(f"Training images must all have one shape. Got {got} instead. {advice}")
 
 
 def _check_read(images, *, n_channels, name):

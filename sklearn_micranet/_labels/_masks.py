@@ -36,7 +36,11 @@ def check_masks(masks, X, size, n_classes=None):
     masks : ndarray of bool of shape (n_samples, n_classes, height, width)
     """
     if is_ragged(masks):
-        raise ValueError("Masks must all have one size. Got masks of different sizes instead.")
+        shapes = {np.shape(mask) for mask in masks}
+        raise ValueError(
+            "Masks must all have one shape (n_classes, height, width). Got the shapes "
+            f"{sorted(shapes)[:3]} instead."
+        )
     masks = np.asarray(masks)
     if masks.ndim != 4:
         raise ValueError(

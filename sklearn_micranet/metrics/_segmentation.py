@@ -220,8 +220,8 @@ def _score_images(fraction, masks_true, masks_pred, zero_division):
 def check_masks(masks, name):
     if is_ragged(masks):
         raise ValueError(
-            f"{name} must all have one size. Got masks of different sizes instead: score them one "
-            "by one."
+            f"{name} must all have one shape. Got masks of different shapes instead: score them "
+            "one by one."
         )
     masks = np.asarray(masks)
     if masks.dtype.kind not in "biu":

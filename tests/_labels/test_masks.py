@@ -68,7 +68,10 @@ def test_bool_masks_are_not_copied():
         (np.full((3, 2, 4, 5), 0.5), "bool, or hold 0 and 1 only.*pass `masks > 0`"),
         (np.full((3, 2, 4, 5), np.nan), "bool, or hold 0 and 1 only"),
         (np.full((3, 2, 4, 5), "a"), "bool, or hold 0 and 1 only"),
-        ([np.zeros((2, 4, 5)), np.zeros((2, 4, 6))], "Got masks of different sizes instead"),
+        (
+            [np.zeros((2, 4, 5)), np.zeros((2, 4, 6))],
+            r"shape .n_classes, height, width.. Got the shapes \[\(2, 4, 5\), \(2, 4, 6\)\]",
+        ),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(masks, match):

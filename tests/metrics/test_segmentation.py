@@ -147,6 +147,6 @@ def test_wrong_radius_raises():
 def test_masks_of_different_sizes_are_refused_with_advice():
     masks = [np.zeros((4, 5), bool), np.zeros((4, 6), bool)]
     with pytest.raises(
-        ValueError, match=r"masks_true must all have one size.*score them one by one"
+        ValueError, match=r"masks_true must all have one shape.*score them one by one"
     ):
         iou_score(masks, masks)
