@@ -356,7 +356,7 @@ class MicraNetClassifier(NetworkClassifier):
         ConvergenceWarning
             If the network that was kept predicts hardly better than the class frequencies.
         UserWarning
-            If the training may take more than ten minutes, after its first batches.
+            If the training may take more than five minutes, after its first batches.
         """
         # Read first: the weights may be those of this classifier, which is emptied below.
         initial = None if self.pretrained is None else pretrained_weights(self.pretrained)

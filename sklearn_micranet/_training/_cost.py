@@ -14,7 +14,7 @@ from sklearn_micranet._stack._warnings import warn_user
 from ._batches import n_batches
 
 GIB = 2**30
-LONG = 600  # seconds of a whole training, from which on it is told
+LONG = 300  # seconds of a whole training, from which on it is told
 _N_MEASURED = 2  # training batches, after the first, which is slower than others
 _NO_LIMIT = 2**60  # bytes, from which on a limit of a control group is none
 _CGROUPS = (  # files that hold what a process may use, and what it uses

@@ -136,7 +136,7 @@ def test_the_memory_told_is_measured_or_else_estimated(after, gib, monkeypatch):
 
 
 def test_what_is_said_of_a_long_training():
-    assert cost_message(5.99, 100, 2**30) is None
+    assert cost_message(2.99, 100, 2**30) is None
     message = cost_message(90, 100, 3 * 2**29)
     assert "An epoch takes about 1.5 min, 100 epochs (max_epochs) about 2.5 h," in message
     assert "a step needs about 1.5 GiB" in message
@@ -146,11 +146,11 @@ def test_what_is_said_of_a_long_training():
 
 
 @pytest.mark.parametrize("name", FITS)
-@pytest.mark.parametrize(("seconds", "is_long"), [(30.0, False), (40.0, True)])
+@pytest.mark.parametrize(("seconds", "is_long"), [(15.0, False), (20.0, True)])
 def test_a_long_training_says_so_once_and_at_the_line_of_the_user(
     name, seconds, is_long, monkeypatch
 ):
-    """Six batches of 30 s in each of 3 epochs are 540 s, of 40 s they are 720 s."""
+    """Six batches of 15 s in each of 3 epochs are 270 s, of 20 s they are 360 s."""
     times = iter(seconds * np.arange(100.0))
     initialise = _cost.TrainingCost.__init__
 
@@ -165,4 +165,4 @@ def test_a_long_training_says_so_once_and_at_the_line_of_the_user(
     assert len(told) == is_long
     if is_long:
         assert told[0].filename == __file__
-        assert "about 4.0 min, 3 epochs (max_epochs) about 12.0 min" in str(told[0].message)
+        assert "about 2.0 min, 3 epochs (max_epochs) about 6.0 min" in str(told[0].message)
