@@ -73,7 +73,8 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         "intensity", "both" or "texture", for each map.
     separation_ : ndarray of shape (n_maps,)
         Area under the ROC curve of the brightness of cells of 8 x 8 px: cells where the class is
-        surely seen, against cells without any class. In [0.5, 1].
+        surely seen, against cells without any class. In [0.5, 1]. Of all images together or, if
+        that is more, within each image, as of images that were scaled each by itself.
     polarity_ : ndarray of shape (n_maps,)
         1 where the class is brighter than its background, -1 where it is darker, 0 where a
         difference of channels tells them apart.

@@ -76,13 +76,47 @@ def views_of(n_channels):
     return np.array(brightness), np.reshape(pairs, (-1, n_channels))
 
 
-def best_view(means, is_inside, is_outside):
+def separation_anywhere(values, is_inside, image):
+    """Return the AUC of cells of all images, or the mean of the AUCs within images if that is more.
+
+    Images that were scaled each by itself cannot be compared with each other: of an empty one, the
+    background is as bright as the structures of others.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_views, n_cells)
+    is_inside : bool ndarray of shape (n_cells,)
+    image : int ndarray of shape (n_cells,)
+        Number of the image of each cell, in increasing order.
+
+    Returns
+    -------
+    auc : ndarray of shape (n_views,)
+    """
+    starts = np.flatnonzero(np.diff(image)) + 1
+    within = [
+        separation(of_image, inside)
+        for of_image, inside in zip(
+            np.split(values, starts, axis=1), np.split(is_inside, starts), strict=True
+        )
+        if inside.any() and not inside.all()
+    ]
+    auc = separation(values, is_inside)
+    if not within:
+        return auc
+    within = np.mean(within, axis=0)
+    return np.where(np.abs(within - 0.5) > np.abs(auc - 0.5), within, auc)
+
+
+def best_view(means, is_inside, is_outside, image):
     """Return the signed weights of the channels that separate best, and their AUC.
 
     Parameters
     ----------
     means : ndarray of shape (n_cells, n_channels)
     is_inside, is_outside : bool ndarray of shape (n_cells,)
+    image : int ndarray of shape (n_cells,)
+        As of :func:`separation_anywhere`.
 
     Returns
     -------
@@ -94,15 +128,16 @@ def best_view(means, is_inside, is_outside):
     """
     used = is_inside | is_outside
     (first, auc), (second, of_colour) = (
-        _best(views, means[used], is_inside[used]) for views in views_of(means.shape[1])
+        _best(views, means[used], is_inside[used], image[used])
+        for views in views_of(means.shape[1])
     )
     return (second, of_colour) if of_colour >= auc + COLOUR_GAIN else (first, auc)
 
 
-def _best(views, means, is_inside):
+def _best(views, means, is_inside, image):
     if not len(views):
         return None, 0.0
-    auc = separation(views @ means.T, is_inside)
+    auc = separation_anywhere(views @ means.T, is_inside, image)
     best = int(np.abs(auc - 0.5).argmax())
     return (
         (views[best], float(auc[best]))

@@ -113,7 +113,9 @@ def learn(surveys, classifier, *, features="auto"):
     means = np.concatenate([s.means for s in surveys])
     inside = np.concatenate([s.inside for s in surveys], axis=1)
     outside = np.concatenate([s.outside for s in surveys])
-    views, auc = zip(*(best_view(means, of_class, outside) for of_class in inside), strict=True)
+    image = np.repeat(np.arange(len(surveys)), [len(s.means) for s in surveys])
+    found = [best_view(means, of_class, outside, image) for of_class in inside]
+    views, auc = zip(*found, strict=True)
     modes = [
         mode_of(a, view) if features == "auto" else features
         for a, view in zip(auc, views, strict=True)

@@ -9,7 +9,10 @@ from sklearn_micranet._guided._choice import (
     inside_and_outside,
     mode_of,
     separation,
+    separation_anywhere,
 )
+
+ONE_IMAGE = np.zeros(100, dtype=int)
 
 
 def test_separation_is_the_area_under_the_roc_curve():
@@ -21,6 +24,29 @@ def test_separation_is_the_area_under_the_roc_curve():
 def test_separation_of_nothing_says_nothing():
     assert separation(np.arange(3.0), np.zeros(3, bool)) == 0.5
     assert separation(np.arange(3.0), np.ones(3, bool)) == 0.5
+
+
+def test_separation_within_images_counts_where_they_are_scaled_each_by_itself():
+    """A structure is brighter than its surroundings by 1, one image than the next by 10."""
+    rng = np.random.default_rng(0)
+    image, inside = np.repeat(np.arange(20), 5), rng.random(100) < 0.5
+    inside[image == 3], inside[image == 4] = True, False  # they tell nothing within themselves
+    values = inside + rng.normal(0, 0.5, 100) + 10 * image
+    within = [
+        roc_auc_score(inside[image == i], values[image == i])
+        for i in range(20)
+        if 0 < inside[image == i].sum() < 5
+    ]
+    both = np.array([values, -values, inside + 0.1 * rng.random(100)])
+    found = separation_anywhere(both, inside, image)
+    assert_allclose(found, [np.mean(within), 1 - np.mean(within), 1])
+    assert abs(separation(values, inside) - 0.5) < 0.2 < abs(found[0] - 0.5)
+
+
+def test_separation_of_all_images_counts_where_single_ones_tell_nothing():
+    values, inside = np.arange(4.0), np.array([False, False, True, True])
+    assert separation_anywhere(values[np.newaxis], inside, inside.astype(int)) == [1]
+    assert separation_anywhere(values[np.newaxis], inside, np.zeros(4, int)) == [1]
 
 
 def test_cell_means_leave_out_cells_that_are_not_full():
@@ -49,7 +75,9 @@ def test_inside_and_outside_follow_the_labels():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_polarity_is_that_of_the_structure(sign):
     means = sign * np.array([[1.0], [2], [3], [4]])
-    weights, auc = best_view(means, np.array([0, 0, 1, 1], bool), np.array([1, 1, 0, 0], bool))
+    weights, auc = best_view(
+        means, np.array([0, 0, 1, 1], bool), np.array([1, 1, 0, 0], bool), ONE_IMAGE[:4]
+    )
     assert weights == [sign]
     assert auc == 1
 
@@ -58,11 +86,11 @@ def test_a_difference_of_channels_is_taken_where_it_is_better_only():
     rng = np.random.default_rng(0)
     inside = np.arange(100) < 50
     common, colour = rng.normal(0, 5, 100), np.where(inside, 1.0, 0.0)
-    weights, auc = best_view(np.column_stack([common + colour, common]), inside, ~inside)
+    weights, auc = best_view(np.column_stack([common + colour, common]), inside, ~inside, ONE_IMAGE)
     assert weights.tolist() == [1, -1]
     assert auc == 1
     bright = np.column_stack([10 * colour, np.zeros(100)])
-    weights, _ = best_view(bright, inside, ~inside)
+    weights, _ = best_view(bright, inside, ~inside, ONE_IMAGE)
     assert weights.sum() > 0
 
 

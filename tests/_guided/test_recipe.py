@@ -36,11 +36,13 @@ def reading_of(labels, image):
     return Reading(scores, np.array(labels, bool), [Part(tile, activations)])
 
 
-def learned(features="auto", sign=1.0, order=1):
+def learned(features="auto", sign=1.0, order=1, offset=0.0):
+    """What is learned of 16 images; one is brighter than the next by `offset`."""
     labels = [(i % 2, i // 2 % 2) for i in range(16)]
     surveys = []
     for i, label in list(enumerate(labels))[::order]:
         image, _ = squares(label, sign, seed=i)
+        image += np.float32(i * offset)
         surveys.append(survey(image, reading_of(label, image), np.random.default_rng(i)))
     return learn(surveys, LogisticRegression(max_iter=200), features=features)
 
@@ -68,6 +70,16 @@ def test_what_is_learned_of_squares(sign):
     assert recipe.pixels is None
     variance = [curve.gain * 5 * sign + curve.offset for curve in recipe.noise]
     assert_allclose(variance, 0.0025, rtol=0.2)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_brightness_may_tell_structures_apart_within_images_only(sign):
+    recipe = learned(sign=sign, offset=-3 * sign)
+    assert recipe.modes == ["intensity", "intensity"]
+    assert_array_equal(recipe.views, [[sign], [sign]])
+    image, masks = squares((1, 1), sign, seed=99)
+    maps = guided_maps(image, reading_of((1, 1), image), recipe, level=0.5)
+    assert_array_equal(maps > 0.5, masks)
 
 
 def test_absent_classes_are_zero():
