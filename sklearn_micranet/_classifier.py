@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.history import History
+
+from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._coverage import MIN_COVERAGE
 from ._labels._images import read_images, resolve_image_shape

@@ -11,8 +11,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted
+
+from sklearn_micranet._stack._numbers import Interval, check_scalar
 
 from . import __version__
 from ._fields._grid import WindowGrid, blocks_of
@@ -444,6 +446,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
                 f"pixel_size={pixel_size} needs that of the training to compare with. Got "
                 "pixel_size=None of FieldSegmenter instead: set it."
             )
+        check_scalar(pixel_size, "pixel_size", Real, min_val=0, include_boundaries="neither")
         factor = pixel_size / self.pixel_size
         if not 1 / (1 + _SAME_SCALE) <= factor <= 1 + _SAME_SCALE:
             raise ValueError(

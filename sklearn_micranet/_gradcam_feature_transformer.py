@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted
+
+from sklearn_micranet._stack._numbers import Interval
 
 from . import __version__
 from ._network._input import equal_sizes, in_fitting_parts, to_tensor

@@ -8,8 +8,10 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, _f
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted
+
+from sklearn_micranet._stack._numbers import Interval
 
 from ._guided._reader import BOTH, Guide, Reader, one_by_one, survives_half_turn
 from ._guided._recipe import learn, survey

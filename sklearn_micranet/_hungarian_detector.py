@@ -5,8 +5,9 @@ from numbers import Real
 import numpy as np
 from scipy import ndimage
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_consistent_length
+
+from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._maps import read_maps
 from ._labels._masks import are_masks

@@ -8,7 +8,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
+
+from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._maps import read_maps
 from ._network._shape import COARSE_LAYER, FINE_LAYERS, IMAGE_LAYER, LAYER_NAMES

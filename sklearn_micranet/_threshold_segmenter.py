@@ -6,8 +6,10 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
+
+from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._hints import refuse_flat_masks
 from ._labels._maps import read_maps

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
+
+from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._images import read_images
 from ._labels._splits import check_groups

@@ -8,7 +8,9 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.stats import qmc
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch, check_array, check_consistent_length, check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import validate_params
+
+from sklearn_micranet._stack._numbers import Interval
 
 N_CLASSES = 10
 DIGIT_SIDE = 28  # px

@@ -6,8 +6,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial import KDTree
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import validate_params
 
+from sklearn_micranet._stack._numbers import Interval
 from sklearn_micranet.datasets._drawing import (
     draw_entropy,
     draw_waves,

@@ -4,8 +4,9 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import validate_params
 
+from sklearn_micranet._stack._numbers import Interval
 from sklearn_micranet.datasets._drawing import draw_entropy
 from sklearn_micranet.datasets._neuropil import draw_neuropil
 from sklearn_micranet.datasets._structures import (

@@ -5,8 +5,9 @@ from numbers import Integral
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import validate_params
 
+from sklearn_micranet._stack._numbers import Interval
 from sklearn_micranet.datasets._drawing import (
     beam,
     draw_entropy,

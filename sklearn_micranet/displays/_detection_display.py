@@ -3,8 +3,8 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.utils import check_scalar
 
+from sklearn_micranet._stack._numbers import check_scalar
 from sklearn_micranet.metrics._regions import as_points
 
 from ._axes import FALSE_ALARM, HIT, MISS, class_style, dark_casing, pyplot

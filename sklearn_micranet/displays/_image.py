@@ -4,7 +4,8 @@ from math import floor, log10
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_scalar
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 NM_PER_UNIT = {"um": 1e3, "nm": 1.0, "mm": 1e6}
 BAR_SHARE = 0.25  # largest share of the image's width that the scale bar takes

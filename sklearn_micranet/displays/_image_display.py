@@ -2,7 +2,7 @@
 
 from numbers import Integral
 
-from sklearn.utils import check_scalar
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._axes import legend_below, pyplot, single_axes
 from ._image import check_image, check_percentiles, check_scale, pick_sample, show_image

@@ -3,9 +3,10 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length
 
+from sklearn_micranet._stack._numbers import check_scalar
 from sklearn_micranet.metrics import inspection_curve
 
 from ._axes import pyplot, single_axes

@@ -4,7 +4,8 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_scalar
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._axes import pyplot, several_axes
 from ._estimators import check_names, map_names

@@ -4,8 +4,8 @@ from collections import namedtuple
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_scalar
 
+from sklearn_micranet._stack._numbers import check_scalar
 from sklearn_micranet.metrics import match_instances
 from sklearn_micranet.metrics._regions import as_instances
 

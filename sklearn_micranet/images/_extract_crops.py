@@ -4,11 +4,12 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import validate_params
 
 from sklearn_micranet._labels._coverage import MIN_COVERAGE, is_covered, warn_of_small
 from sklearn_micranet._labels._hints import refuse_paths
 from sklearn_micranet._stack._lazy_stack import LazyStack, n_samples
+from sklearn_micranet._stack._numbers import Interval
 
 from ._cut_crops import CutCrops, OneImage, crops_overlap, shapes_and_dtype
 from ._weak_labels import (

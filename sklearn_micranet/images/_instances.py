@@ -7,8 +7,10 @@ import numpy as np
 from scipy import ndimage
 
 from sklearn_micranet._stack._lazy_stack import n_samples
+from sklearn_micranet._stack._numbers import Interval
 
 UNITS = {"nm", "um", "mm"}
+PIXEL_SIZE = [Interval(Real, 0, None, closed="neither"), None]  # what validates the parameter
 
 
 def read_sample(instances, index):
@@ -79,17 +81,6 @@ def check_class_names(class_names, n_maps):
     if len(set(map(str, class_names))) < n_maps:
         raise ValueError(f"class_names must differ. Got {class_names.tolist()} instead.")
     return class_names
-
-
-def check_pixel_size(pixel_size):
-    """Raise ValueError unless the pixel size is None or a positive number."""
-    if pixel_size is not None and not (
-        isinstance(pixel_size, Real) and np.isfinite(pixel_size) and pixel_size > 0
-    ):
-        raise ValueError(
-            "pixel_size must be a positive number, the side of a square pixel. "
-            f"Got {pixel_size!r} instead."
-        )
 
 
 def as_columns(table):

@@ -6,11 +6,11 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from sklearn_micranet._stack._lazy_stack import n_samples
 
 from ._instances import (
+    PIXEL_SIZE,
     UNITS,
     as_table,
     check_class_names,
     check_length,
-    check_pixel_size,
     check_sample_names,
     read_sample,
 )
@@ -35,7 +35,11 @@ _INTENSITIES = ("intensity_mean", "intensity_min", "intensity_max")
 
 
 @validate_params(
-    {"unit": [StrOptions(UNITS)], "as_frame": ["boolean", StrOptions({"auto"})]},
+    {
+        "pixel_size": PIXEL_SIZE,
+        "unit": [StrOptions(UNITS)],
+        "as_frame": ["boolean", StrOptions({"auto"})],
+    },
     prefer_skip_nested_validation=True,
 )
 def measure_objects(
@@ -145,7 +149,6 @@ def measure_objects(
     ([1.5, 5.5], [False, True])
     """
     n = n_samples(instances)
-    check_pixel_size(pixel_size)
     beside = {"images": images, "feature_maps": feature_maps, "detections": detections}
     for name, values in beside.items():
         check_length(name, values, n)

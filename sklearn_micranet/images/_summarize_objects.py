@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from ._instances import UNITS, as_columns, as_table, check_length, check_pixel_size
+from ._instances import PIXEL_SIZE, UNITS, as_columns, as_table, check_length
 
 _BY = ("group", "sample", "class")
 # What a mean says nothing about: names, numbers and places.
@@ -27,6 +27,7 @@ _NO_MEASUREMENTS = {
         "by": [str, "array-like"],
         "groups": [Mapping, None],
         "image_shapes": [Mapping, tuple, None],
+        "pixel_size": PIXEL_SIZE,
         "unit": [StrOptions(UNITS)],
         "as_frame": ["boolean", StrOptions({"auto"})],
     },
@@ -112,7 +113,6 @@ def summarize_objects(
     ([2, 0, 1], [15.0, nan, 40.0])
     """
     by = _check_by(by, groups)
-    check_pixel_size(pixel_size)
     columns = as_columns(table)
     missing = {"sample", "class"} - set(columns)
     if missing:

@@ -16,11 +16,11 @@ from ._geojson import write_geojson
 from ._image_files import SUFFIXES
 from ._imagej_rois import write_rois
 from ._instances import (
+    PIXEL_SIZE,
     UNITS,
     as_columns,
     check_class_names,
     check_length,
-    check_pixel_size,
     check_sample_names,
     read_sample,
 )
@@ -68,6 +68,7 @@ _WRITERS = {
 @validate_params(
     {
         "path": [str, os.PathLike],
+        "pixel_size": PIXEL_SIZE,
         "unit": [StrOptions(UNITS)],
         "object_type": [StrOptions({"annotation", "detection"})],
     },
@@ -176,7 +177,6 @@ def write_objects(
     True
     """
     suffix = _suffix(path)
-    check_pixel_size(pixel_size)
     n = n_samples(instances)
     for name, values in {"images": images, "sample_names": sample_names}.items():
         check_length(name, values, n)

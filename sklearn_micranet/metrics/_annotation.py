@@ -3,7 +3,8 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_scalar
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._regions import as_instances
 from ._tables import as_table

@@ -4,7 +4,9 @@ import warnings
 from numbers import Real
 
 import numpy as np
-from sklearn.utils import Bunch, check_scalar
+from sklearn.utils import Bunch
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._growing_matching import GrowingMatching
 from ._matching import check_max_distance, check_points, match_points

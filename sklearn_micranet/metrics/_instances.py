@@ -4,7 +4,8 @@ from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils import check_scalar
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._matching import assign, connected_groups
 from ._regions import check_instance_pairs, check_instances

@@ -8,7 +8,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_array
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 # Rounding of a distance must not decide whether it lies within `max_distance`: 0.4 - 0.3 > 0.1.
 RELATIVE_ROUNDING = 1e-9

@@ -5,8 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.ndimage import binary_erosion
-from sklearn.utils import check_scalar
 
+from sklearn_micranet._stack._numbers import check_scalar
 from sklearn_micranet._stack._sources import is_ragged
 
 

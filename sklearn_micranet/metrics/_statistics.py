@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap, permutation_test
-from sklearn.utils import check_array, check_random_state, check_scalar
+from sklearn.utils import check_array, check_random_state
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._tables import as_table
 

@@ -3,7 +3,9 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_array
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._segmentation import check_masks
 

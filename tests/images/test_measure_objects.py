@@ -193,7 +193,7 @@ def test_frame_with_pandas_and_dict_without(monkeypatch):
         (INSTANCES, {"feature_maps": np.ones((1, 6, 8))}, ValueError, "feature_maps must have"),
         (INSTANCES, {"detections": [[[0, 9, 1, 1]]]}, ValueError, "detections must lie inside"),
         (INSTANCES, {"detections": [[[0, 9, 1]]]}, ValueError, "tables of 4 columns"),
-        (INSTANCES, {"pixel_size": -1}, ValueError, "pixel_size must be a positive number"),
+        (INSTANCES, {"pixel_size": -1}, ValueError, "'pixel_size' .* must be a float in the range"),
         (
             [*INSTANCES] * 2,
             {"images": [np.ones((6, 8)), np.ones((6, 8, 3))]},

@@ -122,7 +122,7 @@ def test_frames_in_and_out():
         ({"image_shapes": {"a": (1, 1)}}, "image_shapes must have an entry for each.*'b'"),
         ({"sample_names": ["a"]}, "sample_names must name all.*'b'"),
         ({"class_names": ["cell", "cell", "virus"]}, "class_names must differ"),
-        ({"pixel_size": 0}, "pixel_size must be a positive number"),
+        ({"pixel_size": 0}, "'pixel_size' .* must be a float in the range"),
     ],
 )
 def test_wrong_input_is_refused(options, message):

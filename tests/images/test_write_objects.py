@@ -294,7 +294,7 @@ def test_coordinates_beyond_signed_shorts(tmp_path):
         ("objects.zip", {"sample_names": ["a", "b"]}, ValueError, "one entry per sample"),
         ("objects.zarr", {}, ValueError, "Got images=None"),
         ("objects.zarr", {"images": np.ones((1, 2, 2))}, ValueError, "images must have the height"),
-        ("objects.tif", {"pixel_size": "1 um"}, ValueError, "pixel_size must be a positive"),
+        ("objects.tif", {"pixel_size": "1 um"}, ValueError, "'pixel_size' .* must be a float"),
         (
             "objects.ome.tif",
             {"class_names": ["a\nb", "c"]},
