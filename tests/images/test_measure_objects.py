@@ -193,6 +193,9 @@ def test_frame_with_pandas_and_dict_without(monkeypatch):
         (INSTANCES, {"feature_maps": np.ones((1, 6, 8))}, ValueError, "feature_maps must have"),
         (INSTANCES, {"detections": [[[0, 9, 1, 1]]]}, ValueError, "detections must lie inside"),
         (INSTANCES, {"detections": [[[0, 9, 1]]]}, ValueError, "tables of 4 columns"),
+        (INSTANCES, {"properties": ["area", "feret"]}, ValueError, r"some of.*Got \['feret'\]"),
+        (INSTANCES, {"properties": ["intensity_min"]}, ValueError, "no intensities without images"),
+        (INSTANCES, {"properties": "area"}, ValueError, "'properties' .* must be an array-like"),
         (INSTANCES, {"pixel_size": -1}, ValueError, "'pixel_size' .* must be a float in the range"),
         (
             [*INSTANCES] * 2,
@@ -205,3 +208,37 @@ def test_frame_with_pandas_and_dict_without(monkeypatch):
 def test_wrong_input_is_refused(instances, options, error, message):
     with pytest.raises(error, match=message):
         measure_objects(instances, **options)
+
+
+@pytest.mark.parametrize(
+    ("properties", "columns"),
+    [
+        ([], []),
+        (["solidity"], ["solidity"]),
+        (["touches_border", "axis_minor_length"], ["axis_minor_length", "touches_border"]),
+        (["intensity_max", "area"], ["area", "intensity_max_0", "intensity_max_1"]),
+    ],
+)
+def test_what_is_chosen_is_as_in_the_whole_table(properties, columns):
+    given = {"images": np.arange(96.0).reshape(1, 6, 8, 2), "pixel_size": 2}
+    given["feature_maps"] = np.arange(48.0).reshape(1, 1, 6, 8)
+    whole = measure_objects(INSTANCES, **given, as_frame=False)
+    table = measure_objects(INSTANCES, **given, properties=properties, as_frame=False)
+    places = COLUMNS[: COLUMNS.index("area")]
+    in_um = {"area": "area_um2", "axis_minor_length": "axis_minor_length_um"}
+    expected = [*places, *columns, "feature_map_mean", "row_um", "column_um"]
+    assert list(table) == expected + [in_um[name] for name in columns if name in in_um]
+    for name, values in table.items():
+        assert_array_equal(values, whole[name])
+
+
+def test_without_solidity_no_convex_hull_is_computed(monkeypatch):
+    def fail(region):
+        raise RuntimeError("a convex hull")
+
+    place = "skimage.measure._regionprops.RegionProperties.image_convex"
+    monkeypatch.setattr(place, property(fail))
+    with pytest.raises(RuntimeError, match="a convex hull"):
+        measure_objects(INSTANCES)
+    table = measure_objects(INSTANCES, properties=["area"], as_frame=False)
+    assert table["area"].tolist() == [1, 6]
