@@ -12,6 +12,8 @@ from ._instances import each_object
 from ._outline_record import COLORS, Outline
 from ._outlines import trace_outlines
 
+_KINDS = {"Polygon", "MultiPolygon", "Point", "MultiPoint"}  # that are read
+
 
 def write_geojson(path, sample):
     """Write the objects of one sample as a collection of features."""
@@ -69,6 +71,11 @@ def read_geojson(path):
     content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, dict):
         content = content.get("features", [content])
+    if not isinstance(content, list) or not all("geometry" in feature for feature in content):
+        raise ValueError(
+            "it must hold a FeatureCollection, a list of features or one feature, as from QuPath's "
+            "File > Export objects as GeoJSON."
+        )
     return [_read_feature(feature, i) for i, feature in enumerate(content)]
 
 
@@ -78,15 +85,16 @@ def _read_feature(feature, index):
     classification = properties.get("classification") or {}
     label = classification.get("name") or ": ".join(classification.get("names", [])) or None
     geometry = feature["geometry"] or {"type": "feature without a geometry"}  # null is legal
-    kind, coordinates = geometry["type"], geometry.get("coordinates")
+    kind, coordinates = geometry["type"], geometry.get("coordinates") or []
     rings, points = [], np.empty((0, 2))
     if kind == "Polygon":
-        rings = coordinates
+        rings = [ring for ring in coordinates if ring]
     elif kind == "MultiPolygon":
-        rings = [ring for polygon in coordinates for ring in polygon]
-    elif kind in ("Point", "MultiPoint"):
+        rings = [ring for polygon in coordinates for ring in polygon if ring]
+    elif kind in ("Point", "MultiPoint") and coordinates:
         points = np.reshape(coordinates, (-1, np.shape(coordinates)[-1]))[:, 1::-1] - 0.5
-    else:
+    if not rings and not len(points):
+        kind = f"{kind} without coordinates" if kind in _KINDS else kind  # legal too
         raise ValueError(
             f"its feature {index} ({name!r}) is a {kind}, which is no object. Delete it, or make "
             "it a polygon or a point."

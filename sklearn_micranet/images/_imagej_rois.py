@@ -94,7 +94,9 @@ def _read_roi(roifile, roi):
     if kind == roifile.ROI_TYPE.POINT:
         points = np.asarray(roi.coordinates(), dtype=float)[:, ::-1]
     else:
-        rings = _rings(roifile, roi)
+        rings = [ring for ring in _rings(roifile, roi) if len(ring)]
+    if not rings and not len(points):
+        raise ValueError(f"its ROI {roi.name!r} has no coordinates. Delete it.")
     index = int(properties["class_index"]) if "class_index" in properties else None
     label = _unescape(properties["class"]) if "class" in properties else None
     if roi.group > 0 and roi.group - 1 != index:  # somebody chose another group in Fiji

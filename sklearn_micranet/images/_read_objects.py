@@ -57,8 +57,9 @@ def read_objects(path, *, shape=None, class_names=None):
     Raises
     ------
     ValueError
-        If the file cannot be read, `shape` is missing, an object has no class although there are
-        several, one of an unknown class, or no pixel. The object is named.
+        If the file cannot be read, `shape` is missing, or an object is neither an area nor points,
+        has no coordinates, no class although there are several, one of an unknown class, or no
+        pixel. The object is named.
     ImportError
         If the format needs a package that is not installed.
 

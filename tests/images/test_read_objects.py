@@ -89,6 +89,16 @@ def test_overlaps_are_told(tmp_path):
         ),
         ([feature([(0, 0), (1, 1)], "LineString")], {}, "feature 0.*is a LineString"),
         ([{"type": "Feature", "geometry": None}], {}, "feature 0.*is a feature without a geometry"),
+        ([feature([], "Polygon")], {}, "feature 0.*is a Polygon without coordinates"),
+        ([feature([[]], "Polygon")], {}, "feature 0.*is a Polygon without coordinates"),
+        ([feature([], "MultiPolygon")], {}, "feature 0.*is a MultiPolygon without coordinates"),
+        ([feature([[]], "MultiPolygon")], {}, "feature 0.*is a MultiPolygon without coordinates"),
+        ([feature([], "Point")], {}, "feature 0.*is a Point without coordinates"),
+        (
+            [{"type": "Polygon", "coordinates": box(0, 0, 1, 1)}],
+            {},
+            "must hold a FeatureCollection",
+        ),
         ([feature(box(0, 0, 1, 1))], {"shape": None}, "shape must be the height and width"),
     ],
 )
@@ -199,6 +209,14 @@ def test_rois_that_are_no_polygons_are_refused(change, tmp_path):
             roi.rounded_rect_arc_size = 2
     roifile.roiwrite(tmp_path / "a.zip", [roi], mode="w")
     with pytest.raises(ValueError, match=r"a\.zip cannot be read: its ROI 'mine' is a line"):
+        read_objects(tmp_path / "a.zip", shape=(6, 6))
+
+
+@pytest.mark.parametrize("kind", ["POLYGON", "TRACED", "POINT"])
+def test_rois_without_coordinates_are_refused(kind, tmp_path):
+    roi = roifile.ImagejRoi(name="nothing", roitype=roifile.ROI_TYPE[kind])
+    roifile.roiwrite(tmp_path / "a.zip", [roi], mode="w")
+    with pytest.raises(ValueError, match="its ROI 'nothing' has no coordinates"):
         read_objects(tmp_path / "a.zip", shape=(6, 6))
 
 
