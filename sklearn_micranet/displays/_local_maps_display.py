@@ -273,7 +273,9 @@ class LocalMapsDisplay:
                 )
             panels["feature map"] = feature_map[map_index]
         name = check_names(self.class_names, len(maps))[map_index]
-        return panels, name if self.class_names is None else f"class {name}"
+        if self.class_names is not None:
+            return panels, f"class {name}"
+        return panels, name if len(maps) > 1 else None  # "class 0" would be no news
 
     def _check_layer_names(self, n_layers):
         if self.layer_names is None and n_layers == _N_LAYERS:

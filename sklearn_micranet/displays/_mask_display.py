@@ -219,7 +219,11 @@ class MaskDisplay(ImageDisplay):
             if part.is_outlined:
                 self.outlines_[part.name] = draw_outlines(self.ax_, part.labels, part.colour)
             if part.label:
-                handles.append(Patch(edgecolor=edge, facecolor=face, linewidth=2, label=part.label))
+                # A light colour that the image shines through is hardly seen on white paper.
+                shown = face if part.is_outlined else part.colour
+                handles.append(
+                    Patch(edgecolor=edge, facecolor=shown, linewidth=2, label=part.label)
+                )
         if overlay.any():
             self.overlay_ = self.ax_.imshow(overlay, interpolation="nearest")
         return handles

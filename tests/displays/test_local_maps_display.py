@@ -44,6 +44,15 @@ def test_chosen_layers_in_the_order_asked_for():
     np.testing.assert_array_equal(drawn(display, 2), MAPS[0, 0, 1])
 
 
+def test_a_single_class_without_a_name_is_not_numbered():
+    display = LocalMapsDisplay.from_predictions(IMAGES, MAPS[:, :1], layers=["L8"])
+    assert titles(display) == ["image 0", "L8"]
+    display = LocalMapsDisplay.from_predictions(
+        IMAGES, MAPS[:, :1], layers=["L8"], class_names=["cell"]
+    )
+    assert titles(display) == ["image 0, class cell", "L8"]
+
+
 def test_the_image_alone():
     display = LocalMapsDisplay.from_predictions(IMAGES, MAPS, layers=[])
     assert len(display.axes_) == 1

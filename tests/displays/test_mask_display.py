@@ -93,6 +93,8 @@ def test_masks_are_compared_pixel_by_pixel():
     np.testing.assert_array_equal(overlay[..., 3] > 0, (pred | true)[0, 0])
     assert display.overlay_.get_extent() == display.image_.get_extent()
     assert legend(display) == ["found: 33% (IoU)", "missed: 33%", "false alarm: 33%"]
+    swatches = [patch.get_facecolor() for patch in display.ax_.get_legend().get_patches()]
+    assert swatches == [to_rgba(colour) for colour in (HIT, MISS, FALSE_ALARM)]
 
 
 def test_segments_are_masks_where_they_are_not_zero():
