@@ -127,10 +127,10 @@ for name in sorted(lines, key=lambda name: f1[name, 36]):
     chart.plot(N_IMAGES, [f1[name, n] for n in N_IMAGES], "o-", color=colour)
     label = max(label + 0.025, f1[name, 36])  # words do not overlap
     on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # hides the dashed line
-    chart.text(37, label, words, color=colour, va="center", bbox=on_white)
+    chart.text(38, label, words, color=colour, va="center", bbox=on_white)
 chart.plot(36, f1_searched, "*", markersize=18, color="crimson", label="choice of the grid search")
 chart.legend(loc="lower right", frameon=False)
-chart.set(xlabel="labelled images of microscope B", xticks=N_IMAGES, xlim=(10, 52), ylim=(0, 1))
+chart.set(xlabel="labelled images of microscope B", xticks=N_IMAGES, xlim=(10, 53), ylim=(0, 1))
 chart.set_ylabel("detection F1 on other images of B")
 chart.set_title("how much of the network is adapted to B")
 chart.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,8 @@ from ._image_display import ImageDisplay
 from ._outlines import check_objects
 from ._points import check_points, compare_points
 
+_EDGE = 0.1  # share of the image along each edge where names are written inwards
+
 
 class DetectionDisplay(ImageDisplay):
     """Detections over their image, and which of them are right.
@@ -304,10 +306,18 @@ class DetectionDisplay(ImageDisplay):
         return self.ax_.add_collection(circles, autolim=False)
 
     def _write_names(self, rows, names, is_left=False):
-        """Write the class beside each mark, as the colour does not tell it."""
-        side = {"ha": "right", "va": "top"} if is_left else {"ha": "left", "va": "bottom"}
+        """Write the class beside each mark and inside the image, as the colour does not tell it."""
         style = {"color": "white", "size": "small", "path_effects": dark_casing(0.5)}
-        offset = (-4, -3) if is_left else (4, 3)
+        height, width = np.shape(self.image)[:2]
         for k, y, x in rows:
-            name = names[int(k)]
-            self.ax_.annotate(name, (x, y), offset, textcoords="offset points", **side, **style)
+            goes_left = x > (_EDGE if is_left else 1 - _EDGE) * width
+            goes_down = y < (1 - _EDGE if is_left else _EDGE) * height
+            self.ax_.annotate(
+                names[int(k)],
+                (x, y),
+                (-4 if goes_left else 4, -3 if goes_down else 3),
+                textcoords="offset points",
+                ha="right" if goes_left else "left",
+                va="top" if goes_down else "bottom",
+                **style,
+            )

@@ -85,6 +85,22 @@ def test_circles_have_the_radius_of_max_distance_on_the_screen():
     assert px == pytest.approx(ends[1] - ends[0])
 
 
+@pytest.mark.parametrize("is_found", [True, False])
+@pytest.mark.parametrize("place", [(0, 0), (0, 39), (29, 0), (29, 39), (15, 20)])
+def test_names_stay_inside_the_image(place, is_found):
+    marks = [[[0, 10, 20], [1, *place]]]
+    found, true = (marks, [[]]) if is_found else ([[]], marks)
+    display = DetectionDisplay.from_predictions(
+        IMAGES[:1], found, points_true=true, max_distance=3, class_names=["cell", "platelet"]
+    )
+    display.figure_.canvas.draw()
+    (name,) = (text for text in display.ax_.texts if text.get_text() == "platelet")
+    inside = display.ax_.get_window_extent().padded(1)
+    box = name.get_window_extent()
+    assert inside.contains(box.x0, box.y0)
+    assert inside.contains(box.x1, box.y1)
+
+
 def test_names_are_written_only_where_colours_do_not_tell_the_class():
     display = DetectionDisplay.from_predictions(
         IMAGES, DETECTIONS, points_true=[[], []], max_distance=3, sample=1, map_index=0
