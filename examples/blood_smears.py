@@ -8,7 +8,7 @@ images comes from what it has learned. Crops without a white cell cost nothing t
 several ratios of positive to negative crops are compared. So is Otsu's threshold of the colour of
 haematoxylin, hard to beat where a stain was made to tell the cells apart.
 
-Images are split into those to train on, those on which the steps behind the network are chosen, and
+Images are split into those to train on, those on which the steps after the network are chosen, and
 test images, seen only when the table is printed. All networks have the same positive crops and see
 about the same number of crops in all: the more negative ones, the less often each positive one.
 
@@ -99,7 +99,7 @@ print(f"Training crops: {n_positive} positive, {len(y) - n_positive} negative")
 print(f"Test: {len(test)} images, {n_cells} white cells; {y_test.mean():.0%} of crops positive")
 
 # %%
-# A network for each ratio, and the steps behind it chosen on validation images
+# A network for each ratio, and the steps after it chosen on validation images
 # -----------------------------------------------------------------------------
 steps = [
     ("pca", PCAFeatureMap(rescale="coarse")),

@@ -22,9 +22,11 @@ network = mn.MicraNetClassifier(n_filters=8, max_epochs=9, random_state=0)
 steps = mn.IntensityScaler(method="standard"), mn.GuidedFeatureMap(network)
 model = make_pipeline(*steps, mn.ThresholdSegmenter(method="fixed", sigma=1, min_size=30))
 instances = model.fit(data.images, data.labels).transform(data.images).instances
-names = {"sample_names": data.filenames, "class_names": ["digit"]}
+names = {"sample_names": data.filenames, "class_names": ["digit"], "pixel_size": 0.1}  # um
 mn.images.write_objects(found / "objects.csv", instances, images=data.images, **names)
 mn.images.write_objects(found / "rois" / "{sample}.zip", instances, **names)
 for i, ax in enumerate(plt.subplots(3, 5, figsize=(10, 6.6), layout="constrained")[1].flat, 51):
-    mn.displays.MaskDisplay.from_predictions(data.images, instances, sample=i, ax=ax, legend=False)
+    drawn = {"sample": i, "ax": ax, "legend": False, "pixel_size": 0.1}
+    mn.displays.MaskDisplay.from_predictions(data.images, instances, **drawn)
+    ax.set_title(data.filenames[i])
 plt.savefig(found / "overview.png", dpi=120)
