@@ -1,9 +1,12 @@
+import re
 from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.utils._param_validation import InvalidParameterError
 
+import sklearn_micranet
 from sklearn_micranet import FieldSegmenter, HungarianDetector, MicraNetClassifier
 from sklearn_micranet._stack._numbers import Interval, check_scalar
 from sklearn_micranet.displays import DetectionDisplay, MaskDisplay
@@ -57,3 +60,10 @@ def test_true_is_no_size(call, tmp_path, monkeypatch):
     ):
         call(True)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_file_takes_the_checks_of_scikit_learn_that_let_bools_pass():
+    of_sklearn = re.compile(r"from sklearn\.utils\S* import [^\n]*\b(Interval|check_scalar)\b")
+    sources = Path(sklearn_micranet.__file__).parent.rglob("*.py")
+    found = {path.name for path in sources if of_sklearn.search(path.read_text(encoding="utf-8"))}
+    assert found == {"_numbers.py"}
