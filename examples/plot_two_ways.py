@@ -10,6 +10,8 @@ structure is, and the image where it ends.
 # %%
 # One image, two maps
 # -------------------
+# Of one class, the maps and their masks against the truth.
+#
 # Digits stand out by their brightness, the blobs by their texture alone. What to look at is learned
 # from labels, for each class: ``features_`` tells what was chosen.
 import matplotlib.pyplot as plt
@@ -25,6 +27,7 @@ from sklearn_micranet import (
     ThresholdSegmenter,
 )
 from sklearn_micranet.datasets import make_digit_canvases, make_texture_canvases
+from sklearn_micranet.displays import LocalMapsDisplay, MaskDisplay
 from sklearn_micranet.metrics import iou_score
 
 source = load_digits(n_class=3)  # few, as the training shall be short
@@ -49,7 +52,7 @@ def both_ways(classifier):
     }
 
 
-fig, axes = plt.subplots(2, 5, figsize=(12, 5.2), layout="constrained")
+fig, axes = plt.subplots(2, 5, figsize=(12, 6.9), layout="constrained")
 for row, (name, (train, test)) in zip(axes, SETS.items(), strict=True):
     classifier = MicraNetClassifier(
         n_filters=8,
@@ -62,23 +65,20 @@ for row, (name, (train, test)) in zip(axes, SETS.items(), strict=True):
     ).fit(train.images, train.labels)
     image = int(test.labels.sum(axis=1).argmax())
     k = int(test.labels[image].argmax())
-    row[0].imshow(test.images[image], cmap="gray")
-    row[0].contour(test.masks[image, k], [0.5], colors="lime", linewidths=1)
-    row[0].set_title(f"{name}, the truth of a class")
+    drawn = {"sample": image, "map_index": k}
     for i, (way, pipe) in enumerate(both_ways(classifier).items()):
         pipe.fit(train.images, train.labels)
         masks = pipe.predict(test.images)
         score = iou_score(test.masks, masks, zero_division=float("nan"))
         print(f"{name}, {way}: mean IoU {score[score == score].mean():.2f}")
-        feature_map = pipe[:-1].transform(test.images[image : image + 1])[0][k]
-        row[1 + 2 * i].imshow(feature_map, cmap="magma")
-        row[1 + 2 * i].set_title(f"{way}: feature map")
-        row[2 + 2 * i].imshow(test.images[image], cmap="gray")
-        row[2 + 2 * i].contour(masks[image, k], [0.5], colors="magenta", linewidths=1)
-        row[2 + 2 * i].set_title(f"{way}: mask")
+        panels = row[[0, 1 + 2 * i, 2 + 2 * i]]
+        LocalMapsDisplay.from_estimator(pipe[:-1], test.images, layers=[], ax=panels[:2], **drawn)
+        MaskDisplay.from_predictions(
+            test.images, masks, masks_true=test.masks, ax=panels[2], **drawn
+        )
+        for ax, title in zip(panels, (name, f"{way}: feature map", f"{way}: mask"), strict=True):
+            ax.set_title(title)
     print(f"{name}: {pipe[0].features_[k]}, separation {pipe[0].separation_[k]:.2f}")
-for axis in axes.flat:
-    axis.set_axis_off()
 
 # %%
 # When to take which
