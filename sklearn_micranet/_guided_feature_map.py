@@ -47,7 +47,7 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
           the noise was equalised.
         - "texture": a classifier of pixels, trained by expectation-maximisation.
         - "both": as "intensity", inside what the classifier of pixels finds.
-        - "auto": for each class what fits its `separation_`: "intensity" from 0.925, "both" from
+        - "auto": for each class what fits its `separation_`: "intensity" from 0.87, "both" from
           0.75, otherwise "texture"; "texture" also where a difference of colours separates best.
     level : float in (0, 1), default=0.6
         Where an outline is drawn between surroundings (0) and object (1), for "intensity" and

@@ -8,9 +8,9 @@ from scipy.stats import rankdata
 from ._gate import CELL
 
 _INSIDE, _OUTSIDE = 0.7, 0.05  # of the maximum of a gate
-# Between the values measured on fibres (.90) and on other handwriting (.95), and between those on
-# micrographs (.64) and on fibres (.90).
-INTENSITY_FROM, BOTH_FROM = 0.925, 0.75
+# Between the values of training images of fibres (.81) and of digits (.90 at least), and between
+# those of micrographs (.64) and of fibres.
+INTENSITY_FROM, BOTH_FROM = 0.87, 0.75
 COLOUR_GAIN = 0.02
 
 
