@@ -450,7 +450,7 @@ def test_bfloat16_changes_training_and_prediction_a_little():
     assert probabilities.dtype == np.float32
     mixed.set_params(precision="float32")
     difference = abs(probabilities - mixed.predict_proba(X)).max()
-    assert 0 < difference < 0.02  # as docs/training.rst says
+    assert 0 < difference < 0.02  # as docs/guide/training.rst says
 
 
 def test_local_maps_are_always_float32():

@@ -46,7 +46,7 @@ def test_the_page_runs_from_top_to_bottom(labels, tmp_path, monkeypatch):
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # of few epochs, which is what is tested
-        for block in code_blocks(PAGES["own_images.rst"]):
+        for block in code_blocks(PAGES["guide/own_images.rst"]):
             exec(block.replace("n_filters=8", "n_filters=2, max_epochs=3"), names)
     plt.close("all")
     assert names["classifier"].map_classes_.tolist() == labels[:-1]
