@@ -1,4 +1,9 @@
-"""From a folder of TIFF files and a CSV file of labels to objects: table, ROIs and a picture."""
+"""
+From a folder of TIFF files to objects
+======================================
+
+TIFF files and a CSV file of labels become a table of objects, ROIs and a picture.
+"""
 
 from pathlib import Path
 

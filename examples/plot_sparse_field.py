@@ -68,6 +68,8 @@ segmenter.fit([field.image for field in train], [field.boxes for field in train]
 print(f"Trained after {perf_counter() - start:.0f} s")
 print(f"Shared scores explain {segmenter.shared_r2_[0, 0]:.0%} of those of single windows")
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Sweep, and propose
 # ------------------
