@@ -10,7 +10,7 @@ import pytest
 from test_package import RANKS, ROOT, SUBPACKAGES
 
 DOCS = ROOT / "docs"
-MADE_BY_SPHINX = ("_build", "auto_examples", "api/generated", "api/backreferences")
+MADE_BY_SPHINX = ("_build", "auto_examples", "api/generated", "api/backreferences", "sg_")
 FILES = {page.name: page for page in sorted(ROOT.glob("*.md"))} | {
     name: page
     for page in sorted(DOCS.rglob("*.rst"))
@@ -76,7 +76,7 @@ def test_the_tables_that_contributing_names_are_where_it_says():
 
 def test_the_example_of_objects_runs(tmp_path, monkeypatch):
     pytest.importorskip("roifile")
-    [block] = [b for b in code_blocks(PAGES["guide/own_images.rst"]) if "write_objects(" in b]
+    [block] = [b for b in code_blocks(PAGES["guide/objects.rst"]) if "write_objects(" in b]
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(block, names)

@@ -1,4 +1,4 @@
-"""The page on images of one's own runs from top to bottom, on images unlike the examples."""
+"""The pages from own images to scores run from top to bottom, on images unlike the examples."""
 
 import warnings
 
@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from test_docs import PAGES, code_blocks
 
 RNG = np.random.default_rng(0)
+READ = ("guide/own_images.rst", "guide/objects.rst", "guide/scores.rst")  # in this order
 
 
 def image(kind, shape):
@@ -35,7 +36,7 @@ def write_files(folder, kinds):
 
 
 @pytest.mark.parametrize("labels", [["disc", "empty"], ["bar", "disc", "empty"]])
-def test_the_page_runs_from_top_to_bottom(labels, tmp_path, monkeypatch):
+def test_the_pages_run_from_top_to_bottom(labels, tmp_path, monkeypatch):
     plt = pytest.importorskip("matplotlib.pyplot")
     plt.switch_backend("Agg")
     pytest.importorskip("roifile")
@@ -46,7 +47,7 @@ def test_the_page_runs_from_top_to_bottom(labels, tmp_path, monkeypatch):
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # of few epochs, which is what is tested
-        for block in code_blocks(PAGES["guide/own_images.rst"]):
+        for block in [block for page in READ for block in code_blocks(PAGES[page])]:
             exec(block.replace("n_filters=8", "n_filters=2, max_epochs=3"), names)
     plt.close("all")
     assert names["classifier"].map_classes_.tolist() == labels[:-1]
@@ -54,4 +55,4 @@ def test_the_page_runs_from_top_to_bottom(labels, tmp_path, monkeypatch):
         (len(labels) - 1, *shape) for shape in [(97, 131), (83, 75), (64, 64), (140, 61)]
     ]
     assert (tmp_path / "to_inspect.csv").exists()
-    assert set(names["search"].best_params_) == {"segment__method", "segment__min_size"}
+    assert set(names["search"].best_params_) == {"segment__threshold", "segment__min_size"}
