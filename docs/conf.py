@@ -25,6 +25,7 @@ extensions = [
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 autosummary_generate = True
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**/GALLERY_HEADER.rst"]
 

@@ -29,11 +29,11 @@ def detection_scores(points_true, points_pred, *, max_distance, zero_division=1.
 
     Parameters
     ----------
-    points_true : list of array-like of shape (n_objects, 3), or array-like of shape \
-            (n_samples, n_maps, height, width)
+    points_true : list of array-like of shape (n_objects, 3), or masks
         One array for each sample with rows (class index, row, column), positions in px. ``[]``
-        stands for no objects. Or masks or instances, whose objects have the positions that
-        :func:`detection_scorer` describes; a list of arrays if the images differ in size.
+        stands for no objects. Or masks or instances of shape (n_samples, n_maps, height, width),
+        whose objects have the positions that :func:`detection_scorer` describes; a list of arrays
+        if the images differ in size.
     points_pred : list of array-like of shape (n_detections, 3) or (n_detections, 4)
         One array for each sample with rows (class index, row, column) or (class index, row,
         column, score). The score plays no part.
