@@ -1,6 +1,6 @@
 """
-If masks look wrong
-===================
+Five failures of masks, and the mend
+====================================
 
 Five typical failures, provoked on purpose. Each is shown as it looks, with one line that tells it
 from the others, and mended. In the pictures blue was found, yellow missed, and orange invented.
