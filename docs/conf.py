@@ -26,6 +26,8 @@ extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 autosummary_generate = True
 numpydoc_show_class_members = False
 toc_object_entries_show_parents = "hide"
+nitpicky = True  # every cross-reference leads somewhere, but those to other packages: built offline
+nitpick_ignore_regex = [("py:.*", r"(sklearn|skimage|scipy|joblib|numpy|tifffile)\..*")]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**/GALLERY_HEADER.rst"]
 
@@ -61,3 +63,15 @@ html_theme_options = {
     "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
 }
 html_sidebars = {"index": [], "whats_new": []}
+
+
+def write_plain_index(app, exception):
+    """Write llms.txt: the pages by their titles, for readers that want no markup."""
+    if exception is None and app.builder.name == "html":
+        titles = {page: title.astext() for page, title in app.env.titles.items()}
+        lines = [f"- [{titles[page]}]({page}.html)" for page in sorted(titles) if "sg_" not in page]
+        app.outdir.joinpath("llms.txt").write_text("\n".join([f"# {project}", "", *lines, ""]))
+
+
+def setup(app):
+    app.connect("build-finished", write_plain_index)

@@ -168,7 +168,8 @@ class DetectionDisplay(ImageDisplay):
         images : array-like of shape (n_samples, height, width[, n_channels]) or list
             Images, of one size or, in a list, of several.
         detections : list of n_samples array-like of shape (n_detections, 4)
-            Rows (map index, row, column, score), px, from :meth:`HungarianDetector.predict`.
+            Rows (map index, row, column, score), px, from
+            :meth:`~sklearn_micranet.HungarianDetector.predict`.
         points_true : list of n_samples array-like of shape (n_objects, 3), or array-like of \
                 shape (n_samples, n_maps, height, width), default=None
             True positions, rows (map index, row, column), px; or masks or instances.
