@@ -10,6 +10,7 @@ from test_docs import PAGES, code_blocks
 
 RNG = np.random.default_rng(0)
 READ = ("guide/own_images.rst", "guide/objects.rst", "guide/scores.rst")  # in this order
+LOOKED_AT = ("guide/wrong_masks.rst", "guide/empty_fields.rst")
 
 
 def image(kind, shape):
@@ -49,6 +50,11 @@ def test_the_pages_run_from_top_to_bottom(labels, tmp_path, monkeypatch):
         )  # of few epochs, which is what is tested
         for block in [block for page in READ for block in code_blocks(PAGES[page])]:
             exec(block.replace("n_filters=8", "n_filters=2, max_epochs=3"), names)
+        crops = np.asarray(names["data"].images)
+        names |= {"images": crops, "few_images": crops, "empty_images": crops, "pixel_size": 1}
+        names |= {"few_masks": crops[:, np.newaxis] > 9000, "pixel_size_of_training": 2}
+        for block in [block for page in LOOKED_AT for block in code_blocks(PAGES[page])]:
+            exec(block, names)
     plt.close("all")
     assert names["classifier"].map_classes_.tolist() == labels[:-1]
     assert [mask.shape for mask in names["masks"]] == [
