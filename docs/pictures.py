@@ -296,7 +296,8 @@ def empty_fields():
     names = list(dict.fromkeys(row["name"] for row in rows))
     means = [np.mean([row["invented"] for row in rows if row["name"] == name]) for name in names]
     figure, ax = plt.subplots(figsize=(7, 2.2), **LAYOUT)
-    bars = ax.barh(names[::-1], means[::-1], color=["C0"] * (len(names) - 1) + ["grey"])
+    words = [n.replace("Otsu", "Otsu's threshold").replace("of b", "images of b") for n in names]
+    bars = ax.barh(words[::-1], means[::-1], color=["C0"] * (len(names) - 1) + ["grey"])
     ax.bar_label(bars, fmt="%.2f", padding=3)
     ax.set(xlabel="false objects in an image of background", xlim=(0, 1.15 * max(means)))
     ax.spines[["top", "right"]].set_visible(False)
