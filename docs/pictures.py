@@ -90,7 +90,7 @@ def labels():
         ("exclusive", textures.images[single][chosen], names[chosen]),
         ("several", digit_canvases.images[:3], digit_canvases.labels[:3].tolist()),
     ]
-    figure, axes = plt.subplots(1, 9, figsize=(13, 2), **LAYOUT)
+    figure, axes = plt.subplots(1, 9, figsize=(11.5, 1.8), **LAYOUT)
     for i, (kind, images, titles) in enumerate(rows):
         for k, (image, title) in enumerate(zip(images, titles, strict=True)):
             draw(axes[3 * i + k], image, f"{kind}: {title}" if k == 0 else str(title))
@@ -103,7 +103,7 @@ def crops():
     field = make_sparse_field((512, 512), n_objects=3, object_size=32, random_state=3)
     centre = field.points.round().astype(int)[np.abs(field.points - 256).max(axis=1).argmin()]
     figure, axes = plt.subplots(
-        1, 6, figsize=(13, 2.6), width_ratios=[1, 1, 1, 1, 1.6, 1.6], **LAYOUT
+        1, 6, figsize=(11, 2.3), width_ratios=[1, 1, 1, 1, 1.6, 1.6], **LAYOUT
     )
     for ax, size in zip(axes, (32, 64, 96, 128), strict=False):
         first = np.clip(centre - size // 2, 0, 512 - size)
