@@ -1,12 +1,14 @@
 """Fields: arrays in memory or on disk, and files that are read piecewise."""
 
-from functools import cached_property
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from sklearn_micranet._stack._extras import import_extra
+from sklearn_micranet._stack._file_arrays import FileArray, by_name
+from sklearn_micranet._stack._ome import ome_metadata
 from sklearn_micranet._stack._sources import unpacked
 
 _MAX_CHANNELS = 16
@@ -17,7 +19,7 @@ def open_fields(fields, size):
 
     Parameters
     ----------
-    fields : sequence of arrays, or of paths of TIFF files and Zarr arrays
+    fields : sequence of arrays, or of paths of TIFF files, Zarr arrays and OME-Zarr images
         The images of a lazy stack are read whole.
     size : int
         Side of the windows, px, which each field must hold at least one of.
@@ -85,48 +87,89 @@ def mirrored(start, stop, length):
 
 def _open(field):
     if not isinstance(field, (str, PathLike)):
-        return field if hasattr(field, "shape") else np.asarray(field)
-    path = Path(field)
+        return by_name(field if hasattr(field, "shape") else np.asarray(field))
+    path = Path(field).absolute()
     if not path.exists():
         raise FileNotFoundError(f"{path} must be a TIFF file or a Zarr array. Got nothing instead.")
     if path.is_dir():
-        return _open_zarr(import_extra("zarr", "zarr"), path, path)
+        return FileArray(partial(_open_zarr, path))
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(
             f"A field must be an array, a TIFF file or the folder of a Zarr array. Got {path} "
             "instead: read it with images.read_images."
         )
-    return TiffField(path)
+    return FileArray(partial(_open_tiff, path))
 
 
-def _open_zarr(zarr, store, path):
-    found = zarr.open(store, mode="r")
-    if not hasattr(found, "shape"):
+def _open_tiff(path):
+    """Open the first image of a TIFF file at full resolution, which is read tile by tile."""
+    tifffile = import_extra("tifffile", "tiff")
+    zarr = import_extra("zarr", "zarr")
+    with tifffile.TiffFile(path) as tif:
+        level = tif.series[0].levels[0]
+        axes = level.axes.lower()
+        store = tifffile.imread(path, aszarr=True, series=0, level=0)
+    return _with_axes(zarr.open(store, mode="r"), axes, path)
+
+
+def _open_zarr(path):
+    """Open a Zarr array; of an OME-Zarr image the full resolution, or the level that is named."""
+    zarr = import_extra("zarr", "zarr")
+    found = zarr.open(path, mode="r")
+    if hasattr(found, "shape"):
+        axes = _axes_of_level(zarr, path)
+        return found if axes is None else _with_axes(found, axes, path)
+    multiscales = ome_metadata(found).get("multiscales")
+    if not multiscales:
         raise ValueError(
-            f"{path} must hold one Zarr array. Got a group instead: pass one of its arrays, such "
-            "as its first level, 0."
+            f"{path} must hold one Zarr array, or an OME-Zarr image. Got a group of others "
+            "instead: pass the path of one of its arrays."
         )
-    return found
+    level = multiscales[0]["datasets"][0]["path"]
+    return _with_axes(found[level], _axes(multiscales[0]), path)
 
 
-class TiffField:
-    """The first image of a TIFF file at full resolution, of which tiles are read when sliced.
+def _axes_of_level(zarr, path):
+    """Return the axes of an array that is a level of an OME-Zarr image, otherwise None."""
+    try:
+        group = zarr.open_group(path.parent, mode="r")
+    except (OSError, ValueError):  # it is no group
+        return None
+    for multiscale in ome_metadata(group).get("multiscales", ()):
+        if path.name in [dataset["path"] for dataset in multiscale["datasets"]]:
+            return _axes(multiscale)
+    return None
 
-    It can be pickled: the file is opened anew where it is read.
-    """
 
-    def __init__(self, path):
-        self.path = path
-        self.shape, self.dtype = tuple(self._array.shape), self._array.dtype
+def _axes(multiscale):
+    return "".join(axis["name"].lower() for axis in multiscale["axes"])
 
-    @cached_property
-    def _array(self):
-        tifffile = import_extra("tifffile", "tiff")
-        zarr = import_extra("zarr", "zarr")
-        return _open_zarr(zarr, tifffile.imread(self.path, aszarr=True, level=0), self.path)
+
+def _with_axes(array, axes, path):
+    """Return an array of one plane as (height, width[, n_channels])."""
+    others = {axis for axis, n in zip(axes, array.shape, strict=True) if n > 1} - {*"yx"}
+    if not {*"yx"} <= {*axes} or len(others) > 1 or not others <= {*"cs"}:
+        raise ValueError(
+            f"A field must have one plane, with or without channels. Got the axes {axes.upper()} "
+            f"with the shape {tuple(array.shape)} in {path} instead: pass one of its planes as an "
+            "array."
+        )
+    return array if axes in ("yx", "yxs", "yxc") else _Plane(array, axes)
+
+
+class _Plane:
+    """An array of any axes, of which one plane is seen with its channels on the last axis."""
+
+    def __init__(self, array, axes):
+        self.array, self.dtype = array, array.dtype
+        lengths = dict(zip(axes, array.shape, strict=True))
+        self.channels = "".join(axis for axis in axes if axis in "cs" and lengths[axis] > 1)
+        self.kept = [axis for axis in axes if axis in "yx" + self.channels]
+        self.axes = axes
+        self.shape = tuple(lengths[axis] for axis in "yx" + self.channels)
 
     def __getitem__(self, key):
-        return np.asarray(self._array[key])
-
-    def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "_array"}
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        parts = {"y": rows, "x": columns} | dict.fromkeys(self.channels, slice(None))
+        block = np.asarray(self.array[tuple(parts.get(axis, 0) for axis in self.axes)])
+        return block.transpose([self.kept.index(axis) for axis in "yx" + self.channels])

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from sklearn_micranet._labels._images import MAX_CHANNELS
+from sklearn_micranet._stack._file_arrays import by_name
 from sklearn_micranet._stack._lazy_stack import LazyStack
 
 
@@ -84,6 +85,11 @@ class CutCrops:
         self.size = size
         self.image_shapes = image_shapes
         self.dtype = dtype
+
+    def __getstate__(self):
+        is_list = isinstance(self.images, (list, tuple))
+        images = [by_name(i) for i in self.images] if is_list else by_name(self.images)
+        return vars(self) | {"images": images}
 
     def share_pixels(self, positions, others):
         """Whether a crop at one of the positions shares a pixel with one of the others."""

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sklearn_micranet._stack._extras import import_extra
+from sklearn_micranet._stack._ome import ome_metadata
 
 from ._outline_record import COLORS
 
@@ -170,16 +171,11 @@ def read_ome_zarr(path):
         raise ValueError("it has no labels.")
     group = root["labels"]
     label_images, names = [], []
-    for folder in _ome(group)["labels"]:
-        multiscale = _ome(group[folder])["multiscales"][0]
+    for folder in ome_metadata(group)["labels"]:
+        multiscale = ome_metadata(group[folder])["multiscales"][0]
         labels = np.asarray(group[folder][multiscale["datasets"][0]["path"]])
         if labels.size != np.prod(labels.shape[-2:]):
             raise ValueError(f"its label image {folder} has several planes: {labels.shape}.")
         label_images.append(labels.reshape(labels.shape[-2:]))
         names.append(str(multiscale.get("name", folder)))
     return np.stack(label_images), names
-
-
-def _ome(group):
-    """Return the metadata of a group, which version 0.5 nests."""
-    return group.attrs.get("ome", group.attrs)

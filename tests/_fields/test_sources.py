@@ -1,4 +1,6 @@
 import pickle
+import zlib
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -122,5 +124,66 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"an array, a TIFF file or the folder of a Zarr array"):
         open_fields([tmp_path / "a.png"], 32)
     zarr.create_group(tmp_path / "group.zarr")
-    with pytest.raises(ValueError, match=r"must hold one Zarr array. Got a group"):
+    with pytest.raises(
+        ValueError, match=r"must hold one Zarr array, or an OME-Zarr .* Got a group"
+    ):
         open_fields([tmp_path / "group.zarr"], 32)
+
+
+def write_ome_zarr(path, planes, axes, *, nested=False):
+    """Two levels, the second of every other pixel."""
+    group = zarr.create_group(path, zarr_format=3 if nested else 2)
+    datasets = []
+    for name, values in {"0": planes, "1": planes[..., ::2, ::2]}.items():
+        group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=values.shape)
+        group[name][...] = values
+        datasets.append({"path": name})
+    metadata = {"multiscales": [{"axes": [{"name": axis} for axis in axes], "datasets": datasets}]}
+    group.attrs.update({"ome": metadata} if nested else metadata)
+    return path
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["0.4", "0.5"])
+def test_levels_of_ome_zarr(tmp_path, nested):
+    image = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    path = write_ome_zarr(tmp_path / "a.zarr", np.moveaxis(image, 2, 0), "cyx", nested=nested)
+    for name, expected in {"": image, "0": image, "1": image[::2, ::2]}.items():
+        (field,) = open_fields([path / name], 32)
+        assert field.shape == expected.shape
+        assert_array_equal(read_block(field, 5, 30, -2, 40), read_block(expected, 5, 30, -2, 40))
+        assert_array_equal(pickle.loads(pickle.dumps(field))[3:9, 4:7], expected[3:9, 4:7])
+
+
+def test_single_planes_of_ome_zarr(tmp_path):
+    path = write_ome_zarr(tmp_path / "a.zarr", IMAGE[None, None, None], "tczyx")
+    (field,) = open_fields([path], 32)
+    assert_array_equal(field[:], IMAGE)
+    path = write_ome_zarr(tmp_path / "b.zarr", np.stack([IMAGE, IMAGE]), "zyx")
+    with pytest.raises(ValueError, match=r"must have one plane.* Got the axes ZYX .*\(2, 70, 90\)"):
+        open_fields([path], 32)
+
+
+@pytest.mark.parametrize("axes", ["CYX", "YXS", "ZYX"])
+def test_channels_of_tiff(tmp_path, axes):
+    image = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    planes = image if axes == "YXS" else np.moveaxis(image, 2, 0)
+    photometric = "rgb" if axes == "YXS" else "minisblack"
+    path = write_tiled(
+        tmp_path / "a.ome.tif", planes, metadata={"axes": axes}, photometric=photometric
+    )
+    if axes == "ZYX":
+        with pytest.raises(ValueError, match=r"must have one plane.* Got the axes ZYX"):
+            open_fields([path], 32)
+        return
+    (field,) = open_fields([path], 32)
+    assert_array_equal(read_block(field, 10, 80, -5, 40), read_block(image, 10, 80, -5, 40))
+
+
+@pytest.mark.skipif(find_spec("imagecodecs") is not None, reason="it would decode the tiles")
+def test_only_the_tiles_of_a_tiff_that_show_a_block_are_decoded(tmp_path, monkeypatch):
+    path = write_tiled(tmp_path / "a.tif", IMAGE, compression="zlib")
+    (field,) = open_fields([path], 32)
+    decoded, decode = [], zlib.decompress
+    monkeypatch.setattr(zlib, "decompress", lambda *args: decoded.append(0) or decode(*args))
+    assert_array_equal(read_block(field, 33, 60, 33, 60), IMAGE[33:60, 33:60])
+    assert len(decoded) == 1  # of nine
