@@ -23,7 +23,7 @@ from ._fields._objects import FieldObjects, Window
 from ._fields._progress import progress
 from ._fields._proposals import proposal_table
 from ._fields._scaling import ScaledField, range_of_field
-from ._fields._scores import exact_logits, shared_logits
+from ._fields._scores import Shared, exact_logits, shared_logits
 from ._fields._sources import open_fields
 from ._fields._windows import (
     ScaledNetworks,
@@ -495,10 +495,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         if self.memory is not None:
             kept_in["key"] = key_of(_network_key(explained), [step_key(s) for s in image_steps])
         found = []
-        with (
-            Parallel(n_jobs=self.n_jobs, prefer="threads") as parallel,
-            progress(grid.n_windows[0], "rows of windows", self.verbose) as advance,
-        ):
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
+        with progress(grid.n_windows[0], "rows of windows", self.verbose) as advance:
             for strip in sweep(field, grid, parallel=parallel, **kept_in):
                 shape = strip[0].shape
                 logits = [of_net.reshape(-1, shape[2]) for of_net in strip]
@@ -560,11 +558,11 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             batches = np.split(positive, range(_WINDOWS_AT_ONCE, len(positive), _WINDOWS_AT_ONCE))
             batches = batches if len(positive) else []
             with progress(len(positive), "windows with a class", self.verbose) as advance:
-                windows = []
+                windows, shared = [], Shared(field, pipeline)
                 parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
                 tasks = (
                     delayed(pieces_of_windows)(
-                        pipeline, field, grid, batch, targets.n_outputs, self.memory, key
+                        shared, grid, batch, targets.n_outputs, self.memory, key
                     )
                     for batch in batches
                 )

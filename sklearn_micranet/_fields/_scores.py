@@ -1,5 +1,6 @@
 """Logits of all windows of a field, from one pass over its tiles."""
 
+from itertools import islice
 from math import ceil
 
 import numpy as np
@@ -9,6 +10,23 @@ from sklearn_micranet._stack._kept import kept
 from sklearn_micranet._stack._keys import key_of, key_of_array
 
 from ._sources import read_block
+
+
+class Shared:
+    """What all tasks of a sweep have in common, such as the weights.
+
+    Engines that send large arguments once per worker, as Dask's does, ask for the size of an
+    object, and count of an instance its few attributes only. This one says that it is large.
+    """
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __iter__(self):
+        return iter(self.values)
+
+    def __sizeof__(self):
+        return 2**20
 
 
 def shared_logits(field, grid, networks, *, halo, tile_size, parallel, memory=None, key=None):
@@ -28,6 +46,8 @@ def shared_logits(field, grid, networks, *, halo, tile_size, parallel, memory=No
     tile_size : int
         Side of a tile without its halo, px.
     parallel : joblib.Parallel
+        It is called once, as weights travel once in each call; better with
+        ``return_as="generator"``.
     memory, key : object, str
         Where the features of finished tiles are kept, and what they depend on besides pixels.
 
@@ -39,12 +59,16 @@ def shared_logits(field, grid, networks, *, halo, tile_size, parallel, memory=No
     n_rows, n_columns = grid.n_windows
     length, stride = grid.size // grid.block, grid.step // grid.block  # blocks
     features, first, done = None, 0, 0  # block rows in hand, the first of them, finished windows
-    for tiles in grid.rows_of_tiles(tile_size):
-        parts = parallel(
-            delayed(_tile_features)(field, tile, grid.block, networks, halo, memory, key)
+    rows, shared = list(grid.rows_of_tiles(tile_size)), Shared(field, networks)
+    parts = iter(
+        parallel(
+            delayed(_tile_features)(shared, tile, grid.block, halo, memory, key)
+            for tiles in rows
             for tile in tiles
         )
-        strip = np.concatenate(parts, axis=1)
+    )
+    for tiles in rows:
+        strip = np.concatenate(list(islice(parts, len(tiles))), axis=1)
         features = strip if features is None else np.concatenate([features, strip])
         ready = min(n_rows, (first + len(features) - length) // stride + 1)
         if ready > done:
@@ -57,7 +81,8 @@ def shared_logits(field, grid, networks, *, halo, tile_size, parallel, memory=No
             features, first = features[n_dropped:].copy(), first + n_dropped
 
 
-def _tile_features(field, tile, block, networks, halo, memory, key):
+def _tile_features(shared, tile, block, halo, memory, key):
+    field, networks = shared
     first_row, end_row, first_column, end_column = tile
     around = first_row - halo, end_row + halo, first_column - halo, end_column + halo
     pixels = read_block(field, *around)
@@ -111,16 +136,21 @@ def exact_logits(field, grid, logits_of, *, n_at_once, parallel, memory=None, ke
         Number of windows in memory at a time, for each job.
     """
     n_rows, n_columns = grid.n_windows
-    for row in range(n_rows):
-        indices = np.arange(row * n_columns, (row + 1) * n_columns)
-        batches = np.array_split(indices, ceil(n_columns / n_at_once))
-        parts = parallel(
-            delayed(_window_logits)(field, grid, batch, logits_of, memory, key) for batch in batches
+    n_batches, shared = ceil(n_columns / n_at_once), Shared(field, logits_of)
+    rows = np.arange(n_rows * n_columns).reshape(n_rows, n_columns)
+    parts = iter(
+        parallel(
+            delayed(_window_logits)(shared, grid, batch, memory, key)
+            for row in rows
+            for batch in np.array_split(row, n_batches)
         )
-        yield [np.concatenate(parts)[np.newaxis]]
+    )
+    for _ in rows:
+        yield [np.concatenate(list(islice(parts, n_batches)))[np.newaxis]]
 
 
-def _window_logits(field, grid, indices, logits_of, memory, key):
+def _window_logits(shared, grid, indices, memory, key):
+    field, logits_of = shared
     windows = cut_windows(field, grid, indices)
     if memory is None:
         return logits_of(windows)

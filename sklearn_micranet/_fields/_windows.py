@@ -72,14 +72,14 @@ def output_probabilities(targets, logits):
     return probabilities.reshape(*logits.shape[:-1], len(columns))
 
 
-def pieces_of_windows(pipeline, field, grid, indices, n_maps, memory, key):
+def pieces_of_windows(shared, grid, indices, n_maps, memory, key):
     """Return the objects of some windows.
 
     Parameters
     ----------
-    pipeline : Pipeline
-        Its last step segments: it has `predict_instances`, or `predict` returns masks.
-    field : array of shape (height, width[, n_channels])
+    shared : iterable of a field and a pipeline
+        The last step of the pipeline segments: it has `predict_instances`, or `predict` returns
+        masks.
     grid : WindowGrid
     indices : ndarray of int
         Of the windows, in row-major order.
@@ -92,6 +92,7 @@ def pieces_of_windows(pipeline, field, grid, indices, n_maps, memory, key):
     -------
     pieces : list of list of Piece
     """
+    field, pipeline = shared
     windows = cut_windows(field, grid, indices)
     if memory is None:
         instances = _instances(pipeline, windows, n_maps)
