@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from math import ceil, gcd
 
+import numpy as np
+
+_N_BANDS = 10
+
 
 @dataclass(frozen=True)
 class WindowGrid:
@@ -70,3 +74,21 @@ def blocks_of(shape, side):
     """Return the squares that a field consists of, in rows, as first and end row and column."""
     rows, columns = (_spans(n, side) for n in shape)
     return [(*of_rows, *of_columns) for of_rows in rows for of_columns in columns]
+
+
+def bands_of(corners):
+    """Return in which band across the longer side of a field each window lies.
+
+    Parameters
+    ----------
+    corners : ndarray of shape (n_windows, 2)
+        First row and column of each, px.
+
+    Returns
+    -------
+    bands : ndarray of int
+        Up to ten bands, of as many rows or columns of windows each as possible.
+    """
+    along = corners[:, np.ptp(corners, axis=0).argmax()]
+    places, place = np.unique(along, return_inverse=True)
+    return place * min(_N_BANDS, len(places)) // len(places)

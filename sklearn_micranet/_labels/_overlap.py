@@ -48,14 +48,34 @@ def warn_of_overlap(stack, train, held_out, purpose="validation"):
         )
 
 
+def apart_from(stack, train, held_out):
+    """Return those of the images to train on that show no pixel of an image that is held out.
+
+    Only crops that are cut when read tell; others are all returned.
+
+    Parameters are those of `warn_of_overlap`.
+    """
+    cut = _cut_crops(stack)
+    if cut is None or not len(held_out):
+        return train
+    share_pixels, positions = cut
+    return train[~share_pixels(positions[held_out], positions[train])]
+
+
+def _cut_crops(stack):
+    """Return what tells of crops whether they share pixels, and their positions; None of others."""
+    if not isinstance(stack, LazyStack):
+        return None
+    source = np.arange(len(stack))
+    while isinstance(stack, LazyStack):
+        source, function, stack = stack._indices[source], stack.function, stack.source
+    return (function.share_pixels, stack[source]) if hasattr(function, "share_pixels") else None
+
+
 def _overlap(stack, train, held_out):
     if isinstance(stack, LazyStack):
-        source = np.arange(len(stack))
-        while isinstance(stack, LazyStack):
-            source, function, stack = stack._indices[source], stack.function, stack.source
-        if not hasattr(function, "share_pixels"):
-            return False
-        return function.share_pixels(stack[source[train]], stack[source[held_out]])
+        cut = _cut_crops(stack)
+        return cut is not None and cut[0](cut[1][train], cut[1][held_out]).any()
     if type(stack) is not np.ndarray or stack.ndim < 3:
         return False
     parts = [stack[part[part < _N_COMPARED]] for part in (train, held_out)]

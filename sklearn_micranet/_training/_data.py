@@ -5,7 +5,7 @@ import torch
 from sklearn.utils import check_array
 from torch.utils.data import Dataset
 
-from sklearn_micranet._labels._overlap import warn_of_overlap
+from sklearn_micranet._labels._overlap import apart_from, warn_of_overlap
 from sklearn_micranet._labels._splits import split_off_validation, warn_of_few_groups
 from sklearn_micranet._network._input import to_tensor
 from sklearn_micranet._network._shape import MIN_SIZE
@@ -116,7 +116,8 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state, grou
     negatives_per_positive : float or None
     random_state : RandomState instance
     groups : ndarray of shape (n_samples,), default=None
-        Of all images; those of one group stay together.
+        Of all images; those of one group stay together, and of crops those of other groups that
+        show pixels of them are left out, unless a class would be lost.
 
     Returns
     -------
@@ -132,6 +133,11 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state, grou
         return data, None
     if groups is None:
         warn_of_overlap(data.images, data.indices[train], data.indices[valid])
+    else:  # those of one group may show pixels of another one, as windows of one field do
+        apart = apart_from(data.images, data.indices[train], data.indices[valid])
+        is_kept, of_train = np.isin(data.indices[train], apart), indicator[train]
+        is_lost = of_train.any(axis=0) & ~of_train[is_kept].any(axis=0)
+        train = train[is_kept | of_train[:, is_lost].any(axis=1)]
     valid_data = data.subset(valid)
     if negatives_per_positive is not None:
         drawn = draw_negatives(

@@ -92,13 +92,13 @@ class CutCrops:
         return vars(self) | {"images": images}
 
     def share_pixels(self, positions, others):
-        """Whether a crop at one of the positions shares a pixel with one of the others."""
+        """Whether each crop at one of the others shares a pixel with one at the positions."""
         sides = np.array(self.size)
         # In units of a crop, and each image far from the others.
         far = 2 * (np.max(np.array(self.image_shapes) / sides) + 2)
         scaled = [part * np.array([far, *(1 / sides)]) for part in (positions, others)]
         distances, _ = KDTree(scaled[0]).query(scaled[1], p=np.inf)
-        return bool(distances.min() < 1 - 1e-9)
+        return distances < 1 - 1e-9
 
     def __call__(self, positions):
         crops, opened = [None] * len(positions), None

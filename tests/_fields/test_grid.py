@@ -1,4 +1,7 @@
-from sklearn_micranet._fields._grid import WindowGrid, blocks_of
+import numpy as np
+from numpy.testing import assert_array_equal
+
+from sklearn_micranet._fields._grid import WindowGrid, bands_of, blocks_of
 
 
 def test_a_grid_by_hand():
@@ -23,3 +26,11 @@ def test_a_field_of_one_window():
 
 def test_squares_of_a_field():
     assert blocks_of((5, 7), 4) == [(0, 4, 0, 4), (0, 4, 4, 7), (4, 5, 0, 4), (4, 5, 4, 7)]
+
+
+def test_bands_lie_across_the_longer_side():
+    corners = np.array([(row, column) for row in (0, 16) for column in range(0, 16 * 21, 16)])
+    expected = [0, 0, 0, *np.repeat(range(1, 10), 2)]  # of 21 columns
+    assert_array_equal(bands_of(corners), expected * 2)
+    assert_array_equal(bands_of(corners[:3]), [0, 1, 2])
+    assert_array_equal(bands_of(corners[:1]), [0])

@@ -10,7 +10,7 @@ from sklearn_micranet import (
     TunedThresholdsClassifierCV,
     UNetSegmenter,
 )
-from sklearn_micranet._labels._overlap import warn_of_overlap
+from sklearn_micranet._labels._overlap import apart_from, warn_of_overlap
 from sklearn_micranet.images import extract_crops
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 64, 48))
@@ -125,3 +125,19 @@ def test_a_segmenter_that_learns_from_masks_warns():
     segmenter = UNetSegmenter(n_filters=2, n_poolings=1, max_epochs=1, random_state=0)
     with pytest.warns(UserWarning, match=WARNS):
         segmenter.fit(images, masks)
+
+
+@pytest.mark.parametrize("kind", ["lazy", "scaled", "in memory"])
+def test_crops_that_show_no_pixel_of_those_held_out(kind):
+    crops = crops_of(8)  # 8 rows of 6 crops of 16 px, of which the last ones reach beyond
+    stack = crops.images if kind != "in memory" else np.asarray(crops.images)
+    if kind == "scaled":
+        stack = IntensityScaler(method="standard").fit(stack).transform(stack)
+    positions = [tuple(position) for position in crops.positions]
+    held_out = np.array([positions.index((1, 16, 8))])
+    train = np.setdiff1d(np.arange(len(stack)), held_out)
+    found = apart_from(stack, train, held_out)
+    near = {(1, r, c) for r in (8, 16, 24) for c in (0, 8, 16)} - {(1, 16, 8)}
+    expected = set() if kind == "in memory" else near
+    assert {positions[i] for i in np.setdiff1d(train, found)} == expected
+    assert apart_from(stack, train, held_out[:0]) is train
