@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_micranet._stack._numbers import Interval, check_scalar
 
 from . import __version__
-from ._fields._grid import WindowGrid, blocks_of
+from ._fields._grid import WindowGrid, bands_of
 from ._fields._heads import choose_windows, fit_head, read_with_halo
 from ._fields._objects import FieldObjects, Window
 from ._fields._progress import progress
@@ -25,6 +25,7 @@ from ._fields._proposals import proposal_table
 from ._fields._scaling import ScaledField, range_of_field
 from ._fields._scores import Shared, exact_logits, shared_logits
 from ._fields._sources import open_fields
+from ._fields._stores import check_out, is_path, write_array, write_image
 from ._fields._windows import (
     ScaledNetworks,
     fit_with_groups,
@@ -40,9 +41,11 @@ from ._network._shape import STRIDE
 from ._network._tiles import HALO
 from ._network._windows import WindowNetworks
 from ._network_classifier import classifier_explained_by, forget
+from ._stack._files import atomic_folder
 from ._stack._keys import key_of, key_of_array
 from .images import extract_crops
 from .images._instances import as_table
+from .images._ome_zarr import CHUNK, OmeZarrImage, n_levels_of
 
 _POINTWISE = ("dtype", "training_range")  # methods that scale a pixel whatever the others are
 _PER_FIELD = ("minmax", "standard", "percentile")
@@ -85,8 +88,10 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     exact : bool, default=False
         Whether to cut out every window and score it by itself, see Notes.
     pixel_size : float, default=None
-        Side of a pixel of the training fields, in any unit. Fields of another pixel size are then
-        refused.
+        Side of a pixel of the training fields, in any unit. It is kept with the estimator: fields
+        said to have another pixel size, by more than 1 %, are refused with the factor by which to
+        rescale them. They are never rescaled in silence, as what an expert inspects and counts are
+        the pixels that were recorded.
     tile_size : int, default=512
         Side of the squares that are read, computed and written at a time, px. Memory grows with
         it.
@@ -115,6 +120,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         Class labels.
     size_ : int
         `size` of the training.
+    pixel_size_ : float or None
+        `pixel_size` of the training.
     scaler_ : IntensityScaler or None
         A copy of the `scaler` of the training.
     heads_ : list of Head
@@ -132,8 +139,10 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     Notes
     -----
     **Fields** are arrays of shape (height, width) or (height, width, n_channels): in memory,
-    memory-mapped, of Zarr, HDF5 or Dask; or paths of TIFF files and of folders of Zarr arrays.
-    They are read tile by tile. Beyond the border a field is mirrored.
+    memory-mapped, of Zarr, HDF5 or Dask; or paths of TIFF files and of the folders of Zarr arrays
+    and OME-Zarr images. They are read tile by tile, those of several levels at full resolution or
+    at the one that is named (``"a.ome.zarr/1"``); several planes other than channels are refused.
+    Beyond the border a field is mirrored.
 
     **Shared and exact scores.** The network is convolutional up to its global maximum. Its last
     layer is computed once for each pixel of the field, and the logits of a window are a linear
@@ -235,7 +244,9 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             is frozen.
         groups : array-like of shape (n_fields,), default=None
             Windows of the fields of one group, such as those of one slide, are together either
-            trained on or monitored. ``None`` makes each field a group.
+            trained on or monitored. ``None`` makes each field a group; a single field is split into
+            up to ten bands across its longer side, and windows that show pixels of a monitored band
+            are not trained on.
 
         Returns
         -------
@@ -256,11 +267,13 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         given = {} if y is None else {self.annotation: y}
         crops = extract_crops(fields, size=self.size, step=self._step(self.size), **given)
         forget(self)
-        self.size_, self.scaler_ = self.size, scaler
+        self.size_, self.pixel_size_, self.scaler_ = self.size, self.pixel_size, scaler
         # Windows of one field are alike: they are not to be monitored by others of it.
         if groups is not None:
             groups = check_groups(groups, len(fields))[crops.groups]
-        elif len(fields) > 1:
+        elif len(fields) == 1:
+            groups = bands_of(crops.positions[:, 1:])
+        else:
             groups = crops.groups
         estimator = clone(self.estimator)
         self.estimator_ = fit_with_groups(estimator, crops.images, crops.labels, groups)
@@ -373,8 +386,11 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         ----------
         fields : sequence of n_fields arrays or paths
             As in `fit`.
-        out : sequence of n_fields arrays of shape (n_maps, height, width), default=None
-            Where to write, such as memory-mapped arrays or Zarr arrays. ``None`` allocates arrays.
+        out : sequence of n_fields arrays of shape (n_maps, height, width), or paths, default=None
+            Where to write: memory-mapped arrays, Zarr or HDF5 arrays, or names of new folders that
+            end in ``.zarr``: OME-Zarr images with the field and a label image per class, in levels
+            down to 1,024 px. Of Zarr, chunks without any object are not written. ``None``
+            allocates arrays.
         pixel_size : float, default=None
             As in `decision_map`.
 
@@ -382,7 +398,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         -------
         masks : list of n_fields bool ndarray of shape (n_maps, height, width), or `out`
         """
-        return self._write(fields, out, bool, pixel_size)
+        return list(self._write(fields, out, bool, pixel_size))
 
     def predict_instances(self, fields, *, out=None, pixel_size=None):
         """Return the objects of each field as numbers.
@@ -391,8 +407,11 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         ----------
         fields : sequence of n_fields arrays or paths
             As in `fit`.
-        out : sequence of n_fields arrays of shape (n_maps, height, width), default=None
-            Where to write, such as memory-mapped arrays or Zarr arrays. ``None`` allocates arrays.
+        out : sequence of n_fields arrays of shape (n_maps, height, width), or paths, default=None
+            Where to write: memory-mapped arrays, Zarr or HDF5 arrays, or names of new folders that
+            end in ``.zarr``: OME-Zarr images with the field and a label image per class, in levels
+            down to 1,024 px. Of Zarr, chunks without any object are not written. ``None``
+            allocates arrays.
         pixel_size : float, default=None
             As in `decision_map`.
 
@@ -401,7 +420,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         instances : list of n_fields int32 ndarray of shape (n_maps, height, width), or `out`
             0 is background; the objects of each map are numbered from 1 on.
         """
-        return self._write(fields, out, np.int32, pixel_size)
+        return list(self._write(fields, out, np.int32, pixel_size))
 
     def detect(self, fields, *, pixel_size=None):
         """Return where the objects of each field are; no array of its size is made.
@@ -441,16 +460,16 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
     def _check_scale(self, pixel_size):
         if pixel_size is None:
             return
-        if self.pixel_size is None:
+        if self.pixel_size_ is None:
             raise ValueError(
                 f"pixel_size={pixel_size} needs that of the training to compare with. Got "
                 "pixel_size=None of FieldSegmenter instead: set it."
             )
         check_scalar(pixel_size, "pixel_size", Real, min_val=0, include_boundaries="neither")
-        factor = pixel_size / self.pixel_size
+        factor = pixel_size / self.pixel_size_
         if not 1 / (1 + _SAME_SCALE) <= factor <= 1 + _SAME_SCALE:
             raise ValueError(
-                f"Fields must have the pixel size of the training, {self.pixel_size}. Got "
+                f"Fields must have the pixel size of the training, {self.pixel_size_}. Got "
                 f"{pixel_size} instead: objects are {1 / factor:.3g} times as large in px as those "
                 f"of the training. Rescale the fields by a factor of {factor:.3g}."
             )
@@ -575,26 +594,33 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             yield grid, FieldObjects(windows, grid, len(targets.map_outputs), self.tile_size)
 
     def _write(self, fields, out, dtype, pixel_size):
-        if out is not None and len(out) != len(fields):
-            raise ValueError(
-                f"out must hold one array per field, {len(fields)}. Got {len(out)} instead."
+        targets = self._explained().targets
+        n_maps, fields = len(targets.map_outputs), open_fields(fields, self.size_)
+        out = check_out(out, fields, n_maps, dtype)
+        for field, target, (grid, objects) in zip(
+            fields, out, self._objects(fields, pixel_size), strict=True
+        ):
+            if is_path(target):
+                self._write_ome_zarr(target, field, objects, dtype)
+                yield target
+            else:
+                yield write_array(objects, grid, target, dtype, self.tile_size)
+
+    def _write_ome_zarr(self, path, field, objects, dtype):
+        is_mask = dtype is bool
+        with atomic_folder(path) as part:
+            written = OmeZarrImage(
+                part,
+                shape=field.shape,
+                dtype=field.dtype,
+                names=[str(label) for label in self._explained().targets.map_classes],
+                label_dtype=np.uint8 if is_mask else dtype,
+                n_levels=n_levels_of(field.shape),
+                pixel_size=self.pixel_size_,
             )
-        n_maps = len(self._explained().targets.map_outputs)
-        if out is not None:  # before any work
-            for array, field in zip(out, open_fields(fields, self.size_), strict=True):
-                _check_out(array, (n_maps, *field.shape[:2]), dtype)
-        results = []
-        for i, (grid, objects) in enumerate(self._objects(fields, pixel_size)):
-            if out is None:
-                result = np.zeros((n_maps, *grid.shape), dtype=dtype)
-                squares = objects.squares
-            else:  # it may hold anything
-                result, squares = out[i], blocks_of(grid.shape, self.tile_size)
-            for square in squares:
-                rows, columns = slice(*square[:2]), slice(*square[2:])
-                result[:, rows, columns] = objects.paint(square).astype(dtype)
-            results.append(result)
-        return results
+            write_image(written.image, written.labels, field, objects, CHUNK, as_masks=is_mask)
+            highest = objects.n_objects.clip(max=1) if is_mask else objects.n_objects
+            written.finish([range(1, n + 1) for n in highest])
 
     @property
     def classes_(self):
@@ -670,12 +696,3 @@ def _network_key(explained):
         for tensor in weights.values()
     ]
     return key_of(__version__, networks)
-
-
-def _check_out(array, shape, dtype):
-    found = tuple(array.shape), np.dtype(array.dtype)
-    if found != (shape, np.dtype(dtype)):
-        raise ValueError(
-            f"Each array of out must have the shape {shape} and the dtype {np.dtype(dtype)}. Got "
-            f"{found[0]} and {found[1]} instead."
-        )

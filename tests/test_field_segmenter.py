@@ -3,6 +3,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import joblib
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -27,7 +28,8 @@ from sklearn_micranet import (
     ThresholdSegmenter,
 )
 from sklearn_micranet._network._windows import WindowNetworks
-from sklearn_micranet.images import extract_crops, measure_objects
+from sklearn_micranet._training import _data
+from sklearn_micranet.images import extract_crops, measure_objects, read_objects
 
 SIZE, STEP = 32, 16
 
@@ -289,8 +291,80 @@ def test_results_are_written_where_one_says(sure, tmp_path):
         assert_array_equal(out[:], expected)
     with pytest.raises(ValueError, match=r"the shape \(1, 112, 144\) and the dtype bool. Got .*i"):
         segmenter.predict([FIELD], out=[mapped])
-    with pytest.raises(ValueError, match=r"out must hold one array per field, 1. Got 2 instead"):
+    with pytest.raises(ValueError, match=r"out must hold one array or path per field, 1. Got 2"):
         segmenter.predict([FIELD], out=[mapped, mapped])
+
+
+@pytest.mark.parametrize("kind", ["memory map", "zarr", "hdf5"])
+def test_arrays_to_write_to_may_hold_anything(sure, tmp_path, kind):
+    segmenter = segmenter_of(sure, tile_size=48)
+    (expected,) = segmenter.predict([FIELD])
+    shape = {"shape": expected.shape, "dtype": bool}
+    if kind == "memory map":
+        out = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", **shape)
+    elif kind == "zarr":
+        out = pytest.importorskip("zarr").create_array(tmp_path / "a", chunks=(1, 40, 40), **shape)
+    else:
+        out = pytest.importorskip("h5py").File(tmp_path / "a.h5", "w").create_dataset("x", **shape)
+    out[:] = True
+    segmenter.predict([FIELD], out=[out])
+    assert_array_equal(out[:], expected)
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name[0] != "."}
+
+
+def test_empty_chunks_of_a_store_are_not_written(sure, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    shape = {"shape": (1, *FIELD.shape), "chunks": (1, 16, 16), "dtype": bool}
+    stored = zarr.create_array(tmp_path / "a.zarr", zarr_format=2, **shape)
+    segmenter_of(sure, tile_size=16).predict([FIELD], out=[stored])
+    full = np.argwhere((FIELD > 180).reshape(7, 16, 9, 16).any(axis=(1, 3)))
+    assert 0 < len(full) < 63
+    assert files_in(tmp_path / "a.zarr") == {f"0.{row}.{column}" for row, column in full}
+
+
+def test_results_as_ome_zarr_in_levels(sure, tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    for module in ("_field_segmenter", "images._ome_zarr"):
+        monkeypatch.setattr(f"sklearn_micranet.{module}.CHUNK", 40)
+    segmenter = segmenter_of(sure, pixel_size=0.5)
+    path = tmp_path / "new" / "a.ome.zarr"
+    assert segmenter.predict_instances([FIELD], out=[path]) == [path]
+    group = zarr.open_group(path, mode="r")
+    assert [group[name].shape for name in "012"] == [(1, 112, 144), (1, 56, 72), (1, 28, 36)]
+    assert_array_equal(group["0"][0], FIELD)
+    means = FIELD.reshape(56, 2, 72, 2).mean(axis=(1, 3))
+    assert_array_equal(group["1"][0], np.rint(means))
+    labels = group["labels"]["0_1"]
+    objects = read_objects(path)
+    assert_array_equal(objects.instances, segmenter_of(sure).predict_instances([FIELD])[0])
+    assert list(objects.class_names) == ["1"]
+    assert_array_equal(labels["2"], labels["0"][::4, ::4])
+    for part in (group, labels):
+        (multiscale,) = part.attrs["multiscales"]
+        scales = [d["coordinateTransformations"][0]["scale"][-1] for d in multiscale["datasets"]]
+        assert scales == [0.5, 1.0, 2.0]
+    assert [c["label-value"] for c in labels.attrs["image-label"]["colors"]] == [1, 2, 3]
+    chunks = {f"{i}/{j}" for i, j in np.ndindex(3, 4) if labels["0"].blocks[i, j].any()}
+    assert 0 < len(chunks) < 12
+    assert {name for name in files_in(path / "labels" / "0_1" / "0") if "/" in name} == chunks
+    with pytest.raises(FileExistsError, match="exists, or is named twice"):
+        segmenter.predict([FIELD], out=[path])
+    masks = segmenter.predict([FIELD], out=[str(tmp_path / "b.zarr")])
+    assert masks == [str(tmp_path / "b.zarr")]
+    assert_array_equal(read_objects(masks[0]).instances[0], FIELD > 180)
+    (again,) = segmenter.decision_map([path])
+    assert_array_equal(again, segmenter.decision_map([FIELD])[0])
+
+
+def test_other_files_are_not_written(sure):
+    segmenter = segmenter_of(sure)
+    with pytest.raises(ValueError, match=r"must end in \.zarr or \.ome\.zarr. Got 'a\.tif'"):
+        segmenter.predict([FIELD], out=["a.tif"])
+    with pytest.raises(ValueError, match=r"out must hold one array or path per field, 1. Got 'a"):
+        segmenter.predict([FIELD], out="a.zarr")
 
 
 @pytest.mark.parametrize(
@@ -485,10 +559,41 @@ def test_fields_are_the_groups_of_the_windows():
     )
     segmenter = FieldSegmenter(pipeline, size=SIZE, annotation="boxes")
     segmenter.fit([FIELD, FIELD], [BOXES, BOXES])
-    n_windows = len(extract_crops([FIELD], size=SIZE, step=STEP).images)
-    assert_array_equal(found, [np.repeat([0, 1], n_windows)])
+    crops_of_field = extract_crops([FIELD], size=SIZE, step=STEP)
+    assert_array_equal(found, [np.repeat([0, 1], len(crops_of_field.images))])
     segmenter.fit([FIELD], [BOXES])
-    assert found[1] is None
+    column_of = crops_of_field.positions[:, 2] // STEP
+    assert_array_equal(found[1], column_of)  # nine bands across the longer side
+
+
+@pytest.mark.parametrize("boxes", [BOXES, BOXES[:1]])
+def test_windows_of_a_single_field_are_monitored_by_others(boxes, monkeypatch):
+    parts, split_off = [], _data.split_off
+
+    def recorded(*args, **kwargs):
+        parts.append(split_off(*args, **kwargs))
+        return parts[-1]
+
+    for module in [m for m in sys.modules.values() if getattr(m, "split_off", None) is split_off]:
+        monkeypatch.setattr(module, "split_off", recorded)
+    network = MicraNetClassifier(
+        n_filters=2, max_epochs=1, validation_fraction=0.2, early_stopping=False, random_state=0
+    )
+    segmenter = FieldSegmenter(network, size=SIZE, annotation="boxes", n_fit_samples=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        segmenter.fit([FIELD], [boxes])
+    ((train, valid),) = parts
+    crops = extract_crops([FIELD], size=SIZE, step=STEP, boxes=[boxes])
+    corners = crops.positions[:, 1:]
+    distances = np.abs(corners[train.indices][:, None] - corners[valid.indices]).max(axis=2)
+    overlapping = (distances < SIZE).any(axis=1)
+    assert len(valid) > 0
+    assert crops.labels[train.indices].any()
+    # What is both, is there because a class would be lost otherwise.
+    assert not overlapping.any() or crops.labels[train.indices][overlapping].all()
+    assert len(boxes) == 1 or not overlapping.any()
 
 
 def test_a_fitted_segmenter_can_be_pickled(sure):

@@ -83,7 +83,7 @@ class FieldObjects:
         self._corners = np.reshape([w.corner for w in self.windows], (-1, 2)).astype(np.int64)
         self._components = _components(self.windows, self._corners, grid)
         self._squares = [
-            square for square in blocks_of(grid.shape, block_size) if len(self._shown_in(square))
+            square for square in blocks_of(grid.shape, block_size) if self.shows(square)
         ]
         self.table = self._measure()
 
@@ -91,6 +91,15 @@ class FieldObjects:
     def squares(self):
         """Parts of the field that may hold objects: first and end row, first and end column."""
         return self._squares
+
+    @property
+    def n_objects(self):
+        """Number of objects of each map."""
+        return np.bincount(self.table[:, 0].astype(int), minlength=self.n_maps)
+
+    def shows(self, square):
+        """Whether a part of the field may hold objects."""
+        return len(self._shown_in(square)) > 0
 
     def paint(self, square):
         """Return the instances in a part of the field, int32 of shape (n_maps, height, width).

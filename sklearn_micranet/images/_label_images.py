@@ -8,11 +8,9 @@ import numpy as np
 from sklearn_micranet._stack._extras import import_extra
 from sklearn_micranet._stack._ome import ome_metadata
 
-from ._outline_record import COLORS
+from ._ome_zarr import OmeZarrImage
 
 _OME_UNITS = {"nm": "nm", "um": "µm", "mm": "mm"}
-_NGFF_UNITS = {"nm": "nanometer", "um": "micrometer", "mm": "millimeter"}
-_CHUNK = 1024
 
 
 def write_label_tiff(path, sample):
@@ -66,65 +64,24 @@ def write_ome_zarr(path, sample):
 
     The metadata follow https://ngff.openmicroscopy.org/0.4/ with one resolution level.
     """
-    zarr = import_extra("zarr", "zarr")
     image = sample.image if sample.image.ndim == 3 else sample.image[..., np.newaxis]
     if image.shape[:2] != sample.instances.shape[1:]:
         raise ValueError(
             f"images must have the height and width of their instances, "
             f"{sample.instances.shape[1:]}. Got the shape {sample.image.shape} instead."
         )
-    root = zarr.open_group(path, mode="w-", zarr_format=2)
-    root.attrs["multiscales"] = [_multiscale(sample, "image", "cyx")]
-    _add_array(root, np.moveaxis(image, -1, 0))
-    folders = [re.sub(r"[^\w-]", "_", f"{k}_{name}") for k, name in enumerate(sample.labels)]
-    group = root.create_group("labels")
-    group.attrs["labels"] = folders
-    for k, (folder, label_image) in enumerate(zip(folders, sample.instances, strict=True)):
-        part = group.create_group(folder)
-        part.attrs["multiscales"] = [_multiscale(sample, sample.labels[k], "yx")]
-        colors = [
-            {"label-value": int(number), "rgba": [*COLORS[k % len(COLORS)], 128]}
-            for number in np.unique(label_image)
-            if number
-        ]
-        part.attrs["image-label"] = {
-            "version": "0.4",
-            **({"colors": colors} if colors else {}),  # its schema wants at least one
-            "source": {"image": "../../"},
-        }
-        _add_array(part, label_image.astype(np.int32))
-
-
-def _multiscale(sample, name, axes):
-    """Return the metadata of one image or label image."""
-    unit = {} if sample.pixel_size is None else {"unit": _NGFF_UNITS[sample.unit]}
-    scale = {a: 1.0 if a == "c" or not unit else float(sample.pixel_size) for a in axes}
-    return {
-        "version": "0.4",
-        "name": name,
-        "axes": [
-            {"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space", **unit}
-            for a in axes
-        ],
-        "datasets": [
-            {
-                "path": "0",
-                "coordinateTransformations": [{"type": "scale", "scale": list(scale.values())}],
-            }
-        ],
-    }
-
-
-def _add_array(group, values):
-    chunks = tuple(min(n, _CHUNK) for n in values.shape)
-    array = group.create_array(
-        "0",
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=chunks,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
+    written = OmeZarrImage(
+        path,
+        shape=image.shape,
+        dtype=image.dtype,
+        names=sample.labels,
+        pixel_size=sample.pixel_size,
+        unit=sample.unit,
     )
-    array[...] = values
+    written.image[...] = np.moveaxis(image, -1, 0)
+    for array, label_image in zip(written.labels, sample.instances, strict=True):
+        array[...] = label_image.astype(np.int32)
+    written.finish([np.unique(labels[labels > 0]) for labels in sample.instances])
 
 
 def _as_unsigned(instances):
