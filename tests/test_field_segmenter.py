@@ -9,6 +9,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -27,6 +29,7 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
+from sklearn_micranet._fields import _windows
 from sklearn_micranet._network._windows import WindowNetworks
 from sklearn_micranet._training import _data
 from sklearn_micranet.images import extract_crops, measure_objects, read_objects
@@ -382,6 +385,53 @@ def test_results_do_not_depend_on_the_workers(sure, backend, tmp_path):
         assert_array_equal(a, b)
 
 
+@given(
+    height=st.integers(32, 80),
+    width=st.integers(32, 80),
+    size=st.sampled_from([16, 24, 32]),
+    step=st.sampled_from([8, 16, 24, 32]),
+    tile_size=st.integers(8, 90),
+    corner=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    seed=st.integers(0, 10**6),
+)
+@settings(deadline=None, max_examples=15)
+def test_tiled_results_are_those_of_one_tile(
+    sure, height, width, size, step, tile_size, corner, seed
+):
+    row, column = corner
+    box = row, column, min(row + 9, height), min(column + 13, width)
+    field = make_field(box, shape=(height, width), seed=seed)
+    options = {"size": size, "step": min(step, size), "n_fit_samples": None}
+    one, tiled = (segmenter_of(sure, tile_size=n, **options) for n in (104, tile_size))
+    expected, found = (s.decision_map([field])[0] for s in (one, tiled))
+    assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    expected, found = (s.predict_instances([field])[0] for s in (one, tiled))
+    assert_array_equal(found, expected)
+    assert_array_equal(found[0] > 0, field > 180)
+    assert_allclose(tiled.detect([field])[0][:, :3], one.detect([field])[0][:, :3])
+
+
+def test_an_object_at_every_offset_to_the_grid_is_the_same(sure):
+    segmenter = segmenter_of(sure, tile_size=24, n_fit_samples=None)
+    shape, measures = np.zeros((11, 9), dtype=bool), []
+    shape[2:9, 1:8] = shape[0, 4] = shape[:, 5] = True
+    for row in range(30, 30 + STEP):  # both axes run through all offsets
+        column = 40 + 5 * row % STEP
+        field = make_field(shape=(96, 96), seed=row)
+        field[row : row + 11, column : column + 9] += (190 * shape).astype(np.uint8)
+        (instances,), (detections,) = (
+            segmenter.predict_instances([field]),
+            segmenter.detect([field]),
+        )
+        assert_array_equal(instances[0, row : row + 11, column : column + 9], shape)
+        table = measure_objects([instances], as_frame=False)
+        names = ("area", "axis_major_length", "axis_minor_length", "perimeter", "solidity")
+        measures.append([table[name] for name in names])
+        centre = np.argwhere(shape).mean(axis=0) + np.array([row, column])
+        assert_allclose(detections[:, :3], [[0, *centre]])
+    assert_allclose(measures, measures[:1] * STEP, rtol=1e-9)
+
+
 # --- intensities ----------------------------------------------------------------------------
 
 
@@ -429,47 +479,70 @@ def test_a_scaler_of_fields_scales_each_by_itself(classifier, exact):
 SLOW_SWEEP = """
 import sys, time
 import joblib
+from sklearn_micranet._fields import _windows
 from sklearn_micranet._network._windows import WindowNetworks
 
-segmenter, field = joblib.load(sys.argv[1])
-compute = WindowNetworks.block_features
+segmenter, field, out = joblib.load(sys.argv[1])
 
 
-def slow(self, tile, block):
-    print("tile", flush=True)
-    time.sleep(0.5)
-    return compute(self, tile, block)
+def slow(compute, name):
+    def slower(*args):
+        print(name, flush=True)
+        time.sleep(0.5)
+        return compute(*args)
+
+    return slower
 
 
-WindowNetworks.block_features = slow
-segmenter.decision_map([field])
+WindowNetworks.block_features = slow(WindowNetworks.block_features, "tile")
+_windows._instances = slow(_windows._instances, "windows")
+segmenter.predict_instances([field], out=[out])
 """
 
 
-def test_a_killed_sweep_goes_on_after_the_last_finished_tile(classifier, tmp_path, monkeypatch):
-    segmenter = fitted(classifier, tile_size=48)
-    expected = segmenter.decision_map([FIELD])[0]
+@pytest.mark.parametrize(("stage", "kind"), [("tile", "zarr"), ("windows", "ome.zarr")])
+def test_a_killed_sweep_goes_on_after_the_last_finished_tile(
+    sure, tmp_path, monkeypatch, stage, kind
+):
+    zarr = pytest.importorskip("zarr")
+    pipeline = make_pipeline(
+        GradCAMFeatureTransformer(FrozenEstimator(sure)), PCAFeatureMap(), ThresholdSegmenter()
+    )
+    segmenter = FieldSegmenter(pipeline, size=SIZE, step=STEP, tile_size=48, random_state=0)
+    expected = segmenter.fit([FIELD]).predict_instances([FIELD])[0]
+    assert expected.any()
+    out = tmp_path / "a.ome.zarr"
+    if kind == "zarr":
+        out = zarr.create_array(
+            tmp_path / "a", shape=expected.shape, dtype="int32", chunks=(1, 48, 48)
+        )
     segmenter.set_params(memory=str(tmp_path / "memory"))
-    joblib.dump((segmenter, FIELD), tmp_path / "job")
+    joblib.dump((segmenter, FIELD, out), tmp_path / "job")
     environment = os.environ | {"PYTHONPATH": str(Path(sklearn_micranet.__file__).parents[1])}
     command = [sys.executable, "-c", SLOW_SWEEP, str(tmp_path / "job")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-        for _ in range(3):  # the third has been started: two are finished
-            assert process.stdout.readline() == b"tile\n"
+        n_started = 0
+        while n_started < 3:  # the third has been started: two are finished
+            n_started += process.stdout.readline() == f"{stage}\n".encode()
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
 
-    computed, compute = [], WindowNetworks.block_features
+    computed = []
 
-    def counted(self, tile, block):
-        computed.append(tile.shape)
-        return compute(self, tile, block)
+    def counted(compute, name):
+        return lambda *args: computed.append(name) or compute(*args)
 
-    monkeypatch.setattr(WindowNetworks, "block_features", counted)
-    assert_array_equal(segmenter.decision_map([FIELD])[0], expected)
-    assert len(computed) == 3 * 3 - 2
-    segmenter.decision_map([FIELD])
-    assert len(computed) == 3 * 3 - 2
+    for place, attribute, name in (
+        (WindowNetworks, "block_features", "tile"),
+        (_windows, "_instances", "windows"),
+    ):
+        monkeypatch.setattr(place, attribute, counted(getattr(place, attribute), name))
+    segmenter.predict_instances([FIELD], out=[out])
+    found = out[:] if kind == "zarr" else read_objects(out).instances
+    assert_array_equal(found, expected)
+    # 3 x 3 tiles, and 6 x 8 windows in batches of 8: only what was being computed is done twice.
+    n_tiles, n_batches = (9 - 2, 6) if stage == "tile" else (0, 6 - 2)
+    assert computed == ["tile"] * n_tiles + ["windows"] * n_batches
 
 
 def test_finished_windows_are_kept(sure, tmp_path):
