@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from test_docs import PAGES, code_blocks
 
 import sklearn_micranet
 from sklearn_micranet import (
@@ -575,6 +576,10 @@ def test_the_scale_of_the_training_is_kept(classifier):
         ValueError, match=r"size of the training, 20\.0\. Got 40\.0 .*factor of 2\."
     ):
         segmenter.decision_map([FIELD], pixel_size=40.0)
+    segmenter.set_params(pixel_size=40.0)  # after the training
+    assert segmenter.pixel_size_ == 20
+    with pytest.raises(ValueError, match=r"size of the training, 20\.0"):
+        segmenter.predict_proba_map([FIELD], pixel_size=40.0)
     with pytest.raises(ValueError, match=r"pixel_size=40\.0 needs that of the training"):
         fitted(classifier).propose([FIELD], pixel_size=40.0)
 
@@ -673,3 +678,14 @@ def test_a_fitted_segmenter_can_be_pickled(sure):
     segmenter = segmenter_of(sure)
     copy = pickle.loads(pickle.dumps(segmenter))
     assert_array_equal(copy.detect([FIELD])[0], segmenter.detect([FIELD])[0])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # of two epochs
+def test_the_page_on_fields_runs(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    page = {}
+    exec(code_blocks(PAGES["guide/fields.rst"])[0], page)
+    assert page["table"]["inspected"][-1] < 0.3
+    found = read_objects("found.ome.zarr").instances
+    assert found.shape == (1, *page["field"].image.shape)
