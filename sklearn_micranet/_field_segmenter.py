@@ -1,7 +1,6 @@
 """FieldSegmenter: whole fields of view, window by window, with what windows share computed once."""
 
 from functools import partial
-from math import ceil
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,15 +13,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_micranet._stack._numbers import Interval, check_scalar
+from sklearn_micranet._stack._numbers import Interval
 
-from . import __version__
-from ._fields._grid import WindowGrid, bands_of
+from ._fields._grid import WindowGrid, bands_of, step_of
 from ._fields._heads import choose_windows, fit_head, read_with_halo
 from ._fields._objects import FieldObjects, Window
 from ._fields._progress import progress
 from ._fields._proposals import proposal_table
-from ._fields._scaling import ScaledField, range_of_field
+from ._fields._scaling import check_scale, scaled_fields
 from ._fields._scores import Shared, exact_logits, shared_logits
 from ._fields._sources import open_fields
 from ._fields._stores import check_out, is_path, write_array, write_image
@@ -30,6 +28,7 @@ from ._fields._windows import (
     ScaledNetworks,
     fit_with_groups,
     logits_of_windows,
+    network_key,
     output_probabilities,
     pieces_of_windows,
     step_key,
@@ -42,15 +41,13 @@ from ._network._tiles import HALO
 from ._network._windows import WindowNetworks
 from ._network_classifier import classifier_explained_by, forget
 from ._stack._files import atomic_folder
-from ._stack._keys import key_of, key_of_array
+from ._stack._keys import key_of
 from .images import extract_crops
 from .images._instances import as_table
 from .images._ome_zarr import CHUNK, OmeZarrImage, n_levels_of
 
 _POINTWISE = ("dtype", "training_range")  # methods that scale a pixel whatever the others are
-_PER_FIELD = ("minmax", "standard", "percentile")
 _WINDOWS_AT_ONCE = 8
-_SAME_SCALE = 0.01  # share by which pixel sizes may differ
 _NO_HEADS = (
     "exact=False requires the linear layer that fit learns for shared features. Got %(name)s "
     "fitted with exact=True instead: call fit again."
@@ -263,9 +260,14 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         if not self.exact:
             _check_pointwise(image_steps)
         scaler = None if self.scaler is None else clone(self.scaler)
-        fields = _scaled(open_fields(fields, self.size), scaler)
+        fields = scaled_fields(open_fields(fields, self.size), scaler)
         given = {} if y is None else {self.annotation: y}
-        crops = extract_crops(fields, size=self.size, step=self._step(self.size), **given)
+        crops = extract_crops(
+            fields,
+            size=self.size,
+            step=step_of(self.size, self.step, STRIDE, exact=self.exact),
+            **given,
+        )
         forget(self)
         self.size_, self.pixel_size_, self.scaler_ = self.size, self.pixel_size, scaler
         # Windows of one field are alike: they are not to be monitored by others of it.
@@ -440,40 +442,6 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         """
         return [objects.table[:, :4] for _, objects in self._objects(fields, pixel_size)]
 
-    # --- reading --------------------------------------------------------------------------
-
-    def _step(self, size):
-        step = ceil(size / 2 / STRIDE) * STRIDE if self.step is None else self.step
-        step = min(step, size)
-        if self.step is not None and self.step > size:
-            raise ValueError(
-                "step must be at most size, or the pixels between the windows are lost. Got "
-                f"step={self.step} and size={size} instead."
-            )
-        if not self.exact and (size % STRIDE or step % STRIDE):
-            raise ValueError(
-                f"size and step must be multiples of {STRIDE} px, a pixel of the last layer. Got "
-                f"size={size} and step={step} instead: set exact=True to cut every window."
-            )
-        return step
-
-    def _check_scale(self, pixel_size):
-        if pixel_size is None:
-            return
-        if self.pixel_size_ is None:
-            raise ValueError(
-                f"pixel_size={pixel_size} needs that of the training to compare with. Got "
-                "pixel_size=None of FieldSegmenter instead: set it."
-            )
-        check_scalar(pixel_size, "pixel_size", Real, min_val=0, include_boundaries="neither")
-        factor = pixel_size / self.pixel_size_
-        if not 1 / (1 + _SAME_SCALE) <= factor <= 1 + _SAME_SCALE:
-            raise ValueError(
-                f"Fields must have the pixel size of the training, {self.pixel_size_}. Got "
-                f"{pixel_size} instead: objects are {1 / factor:.3g} times as large in px as those "
-                f"of the training. Rescale the fields by a factor of {factor:.3g}."
-            )
-
     def _explained(self):
         check_is_fitted(self, "estimator_")
         return _parts(self.estimator_)[1]._explained()
@@ -484,10 +452,10 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         """Yield each field, its grid and the logits of its windows."""
         check_is_fitted(self, "estimator_")
         self._validate_params()
-        self._check_scale(pixel_size)
-        step = self._step(self.size_)
+        check_scale(pixel_size, self.pixel_size_)
+        step = step_of(self.size_, self.step, STRIDE, exact=self.exact)
         image_steps, classifier, _ = _parts(self.estimator_)
-        fields = _scaled(open_fields(fields, self.size_), self.scaler_)
+        fields = scaled_fields(open_fields(fields, self.size_), self.scaler_)
         for field in fields:  # before the first is swept
             _check_channels(field, self.size_, image_steps, classifier)
         if not self.exact:
@@ -512,7 +480,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         explained = classifier._explained()
         kept_in = {"memory": self.memory}
         if self.memory is not None:
-            kept_in["key"] = key_of(_network_key(explained), [step_key(s) for s in image_steps])
+            kept_in["key"] = key_of(network_key(explained), [step_key(s) for s in image_steps])
         found = []
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         with progress(grid.n_windows[0], "rows of windows", self.verbose) as advance:
@@ -531,7 +499,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         if self.n_fit_samples is None:
             return
         sweep = partial(shared_logits, networks=networks, halo=HALO, tile_size=self.tile_size)
-        step = self._step(self.size_)
+        step = step_of(self.size_, self.step, STRIDE, exact=self.exact)
         grids = [WindowGrid(tuple(f.shape[:2]), self.size_, step) for f in fields]
         windows, scores = [], []
         for field, grid in zip(fields, grids, strict=True):
@@ -568,7 +536,7 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         if self.memory is not None:
             steps = [*image_steps, *(step for _, step in pipeline.steps)]
             present = targets.kind, np.asarray(explained.threshold, dtype=float)
-            key = key_of(_network_key(explained), present, [step_key(step) for step in steps])
+            key = key_of(network_key(explained), present, [step_key(step) for step in steps])
         for field, grid, logits in self._sweep(fields, pixel_size):
             flat = logits.reshape(-1, targets.n_outputs)
             present = targets.present(flat, explained.threshold)[:, targets.map_outputs]
@@ -653,21 +621,6 @@ def _parts(estimator):
     return *classifier_explained_by(estimator), None
 
 
-def _scaled(fields, scaler):
-    """Return fields that are scaled by the intensities of each of them, when they are read."""
-    if scaler is None:
-        return fields
-    if scaler.method not in _PER_FIELD:
-        raise ValueError(
-            f"The method of scaler must be one of {_PER_FIELD}. Got {scaler.method!r} instead, "
-            "which does not depend on the field: make it a step of the estimator."
-        )
-    scaler._validate_params()
-    names = ("method", "per_channel", "percentiles", "invert")
-    parameters = {name: getattr(scaler, name) for name in names}
-    return [ScaledField(field, range_of_field(field, **parameters)) for field in fields]
-
-
 def _check_channels(field, size, image_steps, classifier):
     """Raise an error unless the classifier takes windows of a field."""
     window = np.zeros((1, size, size, *field.shape[2:]), dtype=field.dtype)
@@ -686,13 +639,3 @@ def _check_pointwise(steps):
                 "treat each window in its own way: pass an IntensityScaler as the scaler of "
                 "FieldSegmenter, one for each field, or set exact=True to cut every window."
             )
-
-
-def _network_key(explained):
-    """Return a key of the weights."""
-    networks = [
-        key_of_array(tensor.numpy(force=True))
-        for weights in explained.networks
-        for tensor in weights.values()
-    ]
-    return key_of(__version__, networks)

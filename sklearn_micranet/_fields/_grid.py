@@ -92,3 +92,22 @@ def bands_of(corners):
     along = corners[:, np.ptp(corners, axis=0).argmax()]
     places, place = np.unique(along, return_inverse=True)
     return place * min(_N_BANDS, len(places)) // len(places)
+
+
+def step_of(size, step, stride, *, exact):
+    """Return the distance between neighbouring windows, px, half of their size by default.
+
+    Unless windows are `exact`, size and step are multiples of `stride`, a pixel of the last layer.
+    """
+    if step is not None and step > size:
+        raise ValueError(
+            "step must be at most size, or the pixels between the windows are lost. Got "
+            f"step={step} and size={size} instead."
+        )
+    step = min(ceil(size / 2 / stride) * stride, size) if step is None else step
+    if not exact and (size % stride or step % stride):
+        raise ValueError(
+            f"size and step must be multiples of {stride} px, a pixel of the last layer. Got "
+            f"size={size} and step={step} instead: set exact=True to cut every window."
+        )
+    return step

@@ -1,13 +1,58 @@
-"""One offset and one scale of intensities for a whole field."""
+"""The scale of a field: of its pixels, and one offset and one factor of intensities for all."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
+
+from sklearn_micranet._stack._numbers import check_scalar
 
 from ._grid import blocks_of
 
 _SIDE = 1024  # px of the squares that are read at a time
 _MAX_BITS = 16  # of integers that are counted one by one
+_PER_FIELD = ("minmax", "standard", "percentile")
+_SAME_SCALE = 0.01  # share by which pixel sizes may differ
+
+
+def check_scale(pixel_size, trained):
+    """Raise an error unless fields have the pixel size of the training, as far as both are said."""
+    if pixel_size is None:
+        return
+    if trained is None:
+        raise ValueError(
+            f"pixel_size={pixel_size} needs that of the training to compare with. Got "
+            "pixel_size=None of FieldSegmenter instead: set it."
+        )
+    check_scalar(pixel_size, "pixel_size", Real, min_val=0, include_boundaries="neither")
+    factor = pixel_size / trained
+    if not 1 / (1 + _SAME_SCALE) <= factor <= 1 + _SAME_SCALE:
+        raise ValueError(
+            f"Fields must have the pixel size of the training, {trained}. Got {pixel_size} "
+            f"instead: objects are {1 / factor:.3g} times as large in px as those of the training. "
+            f"Rescale the fields by a factor of {factor:.3g}."
+        )
+
+
+def scaled_fields(fields, scaler):
+    """Return fields that are scaled by the intensities of each of them, when they are read.
+
+    Parameters
+    ----------
+    fields : list of arrays
+    scaler : IntensityScaler or None
+    """
+    if scaler is None:
+        return fields
+    if scaler.method not in _PER_FIELD:
+        raise ValueError(
+            f"The method of scaler must be one of {_PER_FIELD}. Got {scaler.method!r} instead, "
+            "which does not depend on the field: make it a step of the estimator."
+        )
+    scaler._validate_params()
+    names = ("method", "per_channel", "percentiles", "invert")
+    parameters = {name: getattr(scaler, name) for name in names}
+    return [ScaledField(field, range_of_field(field, **parameters)) for field in fields]
 
 
 class ScaledField:

@@ -6,6 +6,7 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
+from sklearn_micranet import __version__
 from sklearn_micranet._stack._kept import kept
 from sklearn_micranet._stack._keys import key_of, key_of_array
 
@@ -123,6 +124,16 @@ def _instances(pipeline, windows, n_maps):
     for place in np.ndindex(found.shape[:2]):
         ndimage.label(found[place], _NEIGHBOURS, output=instances[place])
     return instances
+
+
+def network_key(explained):
+    """Return a key of the weights that a classifier explains."""
+    networks = [
+        key_of_array(tensor.numpy(force=True))
+        for weights in explained.networks
+        for tensor in weights.values()
+    ]
+    return key_of(__version__, networks)
 
 
 def step_key(step):
