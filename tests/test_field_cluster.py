@@ -67,9 +67,11 @@ def segmenter(field):
     return FieldSegmenter(pipeline, size=SIZE, step=STEP, tile_size=32, random_state=0).fit([field])
 
 
-@pytest.mark.parametrize("source", ["file", "memory", "scaled"])
+@pytest.mark.parametrize("source", ["file", "memory", "scaled", "dask"])
 def test_a_cluster_gives_the_results_of_one_process(client, segmenter, field, source):
     field = field if source == "file" else np.array(field)
+    if source == "dask":  # computed by the cluster that sweeps it
+        field = pytest.importorskip("dask.array").from_array(field, chunks=40)
     if source == "scaled":
         segmenter = FieldSegmenter(
             segmenter.estimator, size=SIZE, step=STEP, tile_size=32, random_state=0
