@@ -105,9 +105,9 @@ def train(scenes, seed):
     return classifier.fit(scenes.images, scenes.labels)
 
 
-def fine_tuner(classifier, seed, depth=4):
+def fine_tuner(classifier, seed, depth=4, **params):
     """Return an unfitted classifier that starts from the weights of another one."""
-    return MicraNetClassifier(
+    tuner = MicraNetClassifier(
         **TRAINING,
         pretrained=FrozenEstimator(classifier),
         fine_tune_depth=depth,
@@ -117,15 +117,19 @@ def fine_tuner(classifier, seed, depth=4):
         augmentation=["intensity", "gamma", "noise"],
         random_state=seed,
     )
+    return tuner.set_params(**params)
 
 
-def strategies(classifier, scenes, n_images, seed):
-    """Yield the name and classifier of each way to adapt to the first images, by their labels."""
+def strategies(classifier, scenes, n_images, seed, **params):
+    """Yield the name and classifier of each way to adapt to the first images, by their labels.
+
+    `params` are those of the fine-tuning, instead of the ones of :func:`fine_tuner`.
+    """
     images, labels = scenes.images[:n_images], scenes.labels[:n_images]
     tuned = TunedThresholdsClassifierCV(FrozenEstimator(classifier), cv="prefit")
     yield "threshold only", tuned.fit(images, labels)
     for depth in DEPTHS:
-        yield f"depth {depth}", fine_tuner(classifier, seed, depth).fit(images, labels)
+        yield f"depth {depth}", fine_tuner(classifier, seed, depth, **params).fit(images, labels)
 
 
 def search(classifier, scenes, seed):
