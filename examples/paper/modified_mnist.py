@@ -196,13 +196,15 @@ def main(argv=None):
         for method, found in masks.items():
             scores.setdefault(method, []).append(found)
         print(f"seed {seed}: accuracy {accuracy:.4f}, training {of_training:.0f} s", flush=True)
+    for seed in options.seeds:
         for dilation in DILATIONS:
             of_training, found = from_masks(seed, dilation, settings)
             scores.setdefault(name_of(dilation), []).append(found)
             seconds.setdefault(name_of(dilation), []).append(of_training)
             iou = np.nanmean(found[1])
-            print(f"seed {seed}: {name_of(dilation)}, IoU {iou:.3f}, training {of_training:.0f} s")
-            sys.stdout.flush()
+            print(
+                f"seed {seed}: {name_of(dilation)}, IoU {iou:.3f}, {of_training:.0f} s", flush=True
+            )
     print_table(
         "accuracy of labels, class by class",
         ["the paper", "here"],
