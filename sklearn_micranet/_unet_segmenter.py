@@ -19,6 +19,7 @@ from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._images import read_images
 from ._labels._splits import check_groups
+from ._network._fine_tuning import freeze, updated_parameters
 from ._network._pixel_logits import PixelLogits
 from ._network._unet import (
     UNet,
@@ -99,6 +100,10 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         Weights to start from: a file of `save_weights`, a state dict of tensors, or a fitted
         UNetSegmenter in a :class:`sklearn.frozen.FrozenEstimator`. Its last convolution is used
         if it is for as many maps; otherwise that starts anew.
+    fine_tune_depth : int in [0, 2 * n_poolings + 1], default=None
+        At how many sizes, counted from the output, the network is updated besides its last
+        convolution: with 0 that only, with `n_poolings` the expanding path too. ``None`` updates
+        everything. The rest keeps the statistics of its batch normalisation.
     threshold : float, default=0.5
         Probability above which a pixel belongs to the structure.
     min_size : int, default=0
@@ -138,6 +143,8 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         The network itself, ``net_.module_``, in evaluation mode.
     history_ : skorch.history.History
         One dict per epoch with the losses.
+    updated_parameters_ : list of str
+        Names of the parameters of `module_` that training updates.
 
     See Also
     --------
@@ -190,6 +197,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "augmentation": [str, callable, list, tuple, None],
         "pretrained": [str, PathLike, Mapping, HasMethods(["fit", "predict"]), None],
+        "fine_tune_depth": [Interval(Integral, 0, None, closed="left"), None],
         "threshold": [Interval(Real, 0, 1, closed="both")],
         "min_size": [Interval(Integral, 0, None, closed="left")],
         "min_distance": [Interval(Integral, 1, None, closed="left"), None],
@@ -219,6 +227,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         validation_fraction=0.1,
         augmentation=None,
         pretrained=None,
+        fine_tune_depth=None,
         threshold=0.5,
         min_size=0,
         min_distance=None,
@@ -244,6 +253,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.augmentation = augmentation
         self.pretrained = pretrained
+        self.fine_tune_depth = fine_tune_depth
         self.threshold = threshold
         self.min_size = min_size
         self.min_distance = min_distance
@@ -288,6 +298,7 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
             If Ctrl-C is pressed. The segmenter then has the best weights of the epochs so far, if
             `early_stopping` keeps them, and the last ones otherwise.
         """
+        self._check_fine_tune_depth()
         # Read first: the weights may be those of this segmenter, which is emptied below.
         initial = None if self.pretrained is None else pretrained_unet_weights(self.pretrained)
         augment = make_augmenter(self.augmentation)
@@ -446,6 +457,10 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         return self.net_.module_
 
     @property
+    def updated_parameters_(self):
+        return updated_parameters(self.module_)
+
+    @property
     def history_(self):
         rows = self.net_.history
         return History({k: v for k, v in row.items() if k != "batches"} for row in rows)
@@ -507,6 +522,14 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
                 f"image of {data.size} px instead."
             )
 
+    def _check_fine_tune_depth(self):
+        most = 2 * self.n_poolings + 1
+        if self.fine_tune_depth is not None and self.fine_tune_depth > most:
+            raise ValueError(
+                f"fine_tune_depth must be at most 2 * n_poolings + 1, {most}: the network has so "
+                f"many sizes. Got {self.fine_tune_depth} instead: None updates everything."
+            )
+
     # --- training -------------------------------------------------------------------------
 
     def _open_checkpoint(self, seed, augment, initial, groups, *data):
@@ -548,6 +571,8 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
         )
         if initial is not None:
             load_pretrained_unet(net.module_, initial)
+        if self.fine_tune_depth is not None:
+            freeze(net.module_, self.fine_tune_depth)
         if device.type == "cuda":  # on a CPU it is no faster
             net.module_.to(memory_format=torch.channels_last)
         if data is not None:

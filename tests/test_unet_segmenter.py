@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -190,6 +191,31 @@ def test_training_starts_from_pretrained_weights(fitted):
     other = copy.fit(IMAGES, MASKS[:, :1])
     assert other.module_(x).shape == (4, 1, 16, 16)
     assert torch.allclose(other.module_.state_dict()["up.0.weight"], expected["up.0.weight"])
+
+
+# From the output: parts of the network that are updated besides its last convolution.
+SIZES = ["up.1.|merge.1.", "up.0.|merge.0.", "down.2.", "down.1.", "down.0."]
+
+
+@pytest.mark.parametrize("fine_tune_depth", [0, 1, 3, 5, None])
+def test_exactly_the_last_sizes_are_fine_tuned(fitted, fine_tune_depth):
+    n_updated = 5 if fine_tune_depth is None else fine_tune_depth
+    updated = re.compile("|".join(["head.", *SIZES[:n_updated]]))
+    tuned = clone(SMALL).set_params(
+        pretrained=FrozenEstimator(fitted), fine_tune_depth=fine_tune_depth
+    )
+    weights = tuned.fit(IMAGES[::-1], MASKS[::-1]).module_.state_dict()
+    before = fitted.module_.state_dict()
+    changed = {name for name in weights if not torch.equal(weights[name], before[name])}
+    assert changed == {name for name in weights if updated.match(name)}
+    names = [name for name, _ in fitted.module_.named_parameters()]
+    assert tuned.updated_parameters_ == [name for name in names if updated.match(name)]
+
+
+def test_more_sizes_than_there_are_cannot_be_fine_tuned(fitted):
+    tuned = clone(SMALL).set_params(pretrained=FrozenEstimator(fitted), fine_tune_depth=6)
+    with pytest.raises(ValueError, match=r"at most 2 \* n_poolings \+ 1, 5: .* Got 6 instead"):
+        tuned.fit(IMAGES, MASKS)
 
 
 # --- prediction -----------------------------------------------------------------------------

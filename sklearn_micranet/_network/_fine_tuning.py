@@ -6,7 +6,6 @@ from os import PathLike
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from ._shape import N_DEPTHS
 from ._weights import architecture_of, read_weights
 
 
@@ -51,8 +50,8 @@ def load_pretrained(network, weights):
 
 
 def freeze(network, fine_tune_depth):
-    """Freeze all but the last `fine_tune_depth` depths and the linear layer."""
-    network.n_frozen = N_DEPTHS - fine_tune_depth
+    """Freeze all but the last `fine_tune_depth` depths and what follows them."""
+    network.n_frozen = len(network.depths) - fine_tune_depth
     for depth in network.depths[: network.n_frozen]:
         depth.requires_grad_(False)
 

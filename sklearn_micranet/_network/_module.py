@@ -27,7 +27,23 @@ class Depth(nn.Module):
         return self.relu_b(self.norm_b(self.conv_b(x)))
 
 
-class MicraNet(nn.Module):
+class Freezable(nn.Module):
+    """A network whose first `n_frozen` of its `depths` stay in evaluation mode.
+
+    Their batch normalisation keeps its statistics. `depths` are modules, from the input on.
+    """
+
+    n_frozen = 0
+
+    def train(self, mode=True):
+        """Set the mode of all but the frozen depths."""
+        super().train(mode)
+        for depth in self.depths[: self.n_frozen]:
+            depth.eval()
+        return self
+
+
+class MicraNet(Freezable):
     """MICRA-Net: four depths of two convolutions, global max-pooling and one linear layer.
 
     The eight post-ReLU activations are the layers L1 (``depth1.relu_a``) to L8
@@ -63,7 +79,6 @@ class MicraNet(nn.Module):
     def __init__(self, n_channels, n_outputs, n_filters=32, dropout=0.5, precision="float32"):
         super().__init__()
         self.precision = precision
-        self.n_frozen = 0
         n_in = n_channels
         for depth in DEPTHS:
             n_out = n_filters_of(depth, n_filters)
@@ -78,13 +93,6 @@ class MicraNet(nn.Module):
     def depths(self):
         """The depths, from the input to the output."""
         return tuple(self.get_submodule(f"depth{depth}") for depth in DEPTHS)
-
-    def train(self, mode=True):
-        """Set the mode of all but the frozen depths, which stay in evaluation mode."""
-        super().train(mode)
-        for depth in self.depths[: self.n_frozen]:
-            depth.eval()
-        return self
 
     def forward(self, x):
         """Return the logits, shape (n_samples, n_outputs), of images (n_samples, channels, h, w).

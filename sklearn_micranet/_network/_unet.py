@@ -9,14 +9,14 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.nn import functional as F
 
-from ._module import DTYPE, Depth, autocast
+from ._module import DTYPE, Depth, Freezable, autocast
 from ._shape import n_filters_of
 from ._weights import read_tensors, write_tensors
 
 _FORMAT, _VERSION = "sklearn-micranet U-Net weights", 1
 
 
-class UNet(nn.Module):
+class UNet(Freezable):
     """U-Net: a contracting path, an expanding path, and a bridge between them at each size.
 
     As in the paper [1]_, but for three things that are usual today: convolutions are padded, so
@@ -55,6 +55,12 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(Depth(2 * a, a) for a, _ in upwards)
         self.head = nn.Conv2d(n_filters, n_maps, kernel_size=1, dtype=DTYPE)
         self.pool = nn.MaxPool2d(2)
+
+    @property
+    def depths(self):
+        """Each size of the contracting path, then of the expanding path: input to output."""
+        upwards = zip(self.up, self.merge, strict=True)
+        return (*self.down, *(nn.ModuleList(pair) for pair in upwards))
 
     @property
     def unit(self):
