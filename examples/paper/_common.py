@@ -83,6 +83,11 @@ def score_masks(masks_of, images, truth):
     return np.concatenate(parts, axis=1)
 
 
+def seconds_of(estimator):
+    """Return how long its training took, also if it was interrupted or is long finished."""
+    return sum(estimator.history_[:, "dur"])
+
+
 def interval(scores):
     """Return the mean over networks with its bootstrapped 95 % interval, as text."""
     if len(scores) < 2 or not np.isfinite(scores).all():

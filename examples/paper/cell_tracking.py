@@ -17,10 +17,9 @@ crops of 128 px in which a cell is half as wide as the crop, for a GPU. ``--data
 
 import sys
 from functools import cache
-from time import perf_counter
 
 import numpy as np
-from _common import TRAINING, data_file, interval, print_table, read_options
+from _common import TRAINING, data_file, interval, print_table, read_options, seconds_of
 from skimage.transform import resize
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
@@ -149,7 +148,6 @@ def scores_from_labels(line, seed, settings):
         extract_crops(images, masks=masks, min_coverage=0.01, **cut)
         for images, masks in ((frames, instances), (test, truth))
     )
-    start = perf_counter()
     classifier = MicraNetClassifier(
         **TRAINING,
         n_filters=settings["n_filters"],
@@ -159,7 +157,6 @@ def scores_from_labels(line, seed, settings):
         checkpoint_dir=settings["checkpoints"],
         random_state=seed,
     ).fit(np.asarray(crops.images), crops.labels)
-    seconds = perf_counter() - start
     accuracy = classifier.score(np.asarray(unseen.images), unseen.labels)
     frozen, split = FrozenEstimator(classifier), splitting(settings["cell"])
     paper = make_pipeline(
@@ -174,7 +171,7 @@ def scores_from_labels(line, seed, settings):
         name: score(Instances(pipe.fit(crops.images, crops.labels)), test, truth, settings["cell"])
         for name, pipe in (("precise", paper), ("guided", guided))
     }
-    return accuracy, crops.labels.mean(), seconds, scores
+    return accuracy, crops.labels.mean(), seconds_of(classifier), scores
 
 
 class Instances:
@@ -194,7 +191,6 @@ def scores_from_masks(line, seed, with_negatives, settings):
     crops = extract_crops(frames, masks=instances, min_coverage=0.01, **cut)
     masks = np.asarray(extract_crops(instances, **cut).images) > 0
     used = np.flatnonzero((crops.labels == 1) | with_negatives)
-    start = perf_counter()
     segmenter = UNetSegmenter(
         **TRAINING,
         **settings["unet"],
@@ -204,7 +200,7 @@ def scores_from_masks(line, seed, with_negatives, settings):
         checkpoint_dir=settings["checkpoints"],
         random_state=seed,
     ).fit(np.asarray(crops.images)[used], masks[used])
-    return perf_counter() - start, score(segmenter, test, truth, settings["cell"])
+    return seconds_of(segmenter), score(segmenter, test, truth, settings["cell"])
 
 
 def print_effort(line, settings):

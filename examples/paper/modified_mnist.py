@@ -6,7 +6,7 @@ masks of the same canvases: on the true ones, and on masks whose contours are di
 25 px. Printed are the accuracy of labels, and F1, IoU and boundary Dice of the masks by class and
 by number of digits; of several seeds means, bootstrapped intervals and the paper's tests.
 
-``--scale small``: canvases of 64 px and narrow networks, minutes on two cores. ``--scale full``:
+``--scale small``: canvases of 64 px and narrow networks, an hour on two cores. ``--scale full``:
 the paper's sizes, for a GPU. ``--data`` is a file with MNIST's ``images`` and ``labels``, or the
 folder of ``mnist_train_10k.npz``; without it, handwriting is that of scikit-learn, and MNIST is
 fetched for ``--scale full``::
@@ -17,7 +17,6 @@ fetched for ``--scale full``::
 
 import sys
 from functools import cache
-from time import perf_counter
 
 import numpy as np
 from _common import (
@@ -29,6 +28,7 @@ from _common import (
     print_table,
     read_options,
     score_masks,
+    seconds_of,
 )
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
@@ -53,8 +53,8 @@ SCALES = {
         "n_filters": 8,
         "lr": 3e-3,
         "epochs": 16,
-        "unet": {"n_filters": 8, "n_poolings": 2, "lr": 3e-3},
-        "unet_epochs": 5,
+        "unet": {"n_filters": 8, "n_poolings": 3, "lr": 2e-3, "batch_size": 4},
+        "unet_epochs": 16,
     },
     "full": {
         "seeds": [0, 1, 2, 3, 4],
@@ -120,7 +120,6 @@ def masks_from_labels(classifier, train):
 def scores_from_labels(seed, settings):
     """Return accuracy, seconds of training, and the scores of each method's masks."""
     train, test = (canvases(settings, subset) for subset in ("train", "test"))
-    start = perf_counter()
     classifier = MicraNetClassifier(
         **TRAINING,
         n_filters=settings["n_filters"],
@@ -129,19 +128,17 @@ def scores_from_labels(seed, settings):
         checkpoint_dir=settings["checkpoints"],
         random_state=seed,
     ).fit(train.images, train.labels)
-    seconds = perf_counter() - start
     accuracy = float(np.mean(classifier.predict(test.images) == test.labels))
     masks = {
         name: score_masks(masks_of, test.images, test.masks)
         for name, masks_of in masks_from_labels(classifier, train).items()
     }
-    return accuracy, seconds, masks
+    return accuracy, seconds_of(classifier), masks
 
 
 def scores_from_masks(seed, dilation, settings):
     """Return seconds of training, and the scores of a U-Net's masks."""
     train, test = (canvases(settings, subset) for subset in ("train", "test"))
-    start = perf_counter()
     segmenter = UNetSegmenter(
         **TRAINING,
         **settings["unet"],
@@ -151,8 +148,7 @@ def scores_from_masks(seed, dilation, settings):
         checkpoint_dir=settings["checkpoints"],
         random_state=seed,
     ).fit(train.images, np.asarray(train.masks))
-    seconds = perf_counter() - start
-    return seconds, score_masks(segmenter.predict, test.images, test.masks)
+    return seconds_of(segmenter), score_masks(segmenter.predict, test.images, test.masks)
 
 
 def name_of(dilation):
