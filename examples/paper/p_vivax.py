@@ -102,8 +102,8 @@ def draw_smear(rng, side=96, radius=8):
 
 def other_microscope(image, rng):
     """Return the smear as another microscope shows it: yellowish, dim, blurred, noisy."""
-    light = gaussian_filter(image**1.5, (1.3, 1.3, 0)) * (0.75, 0.65, 0.4)
-    light *= np.linspace(0.7, 1, image.shape[1])[:, np.newaxis]
+    light = gaussian_filter(image**1.3, (1, 1, 0)) * (0.85, 0.75, 0.6)
+    light *= np.linspace(0.8, 1, image.shape[1])[:, np.newaxis]
     return (light + rng.normal(0, 0.03, image.shape)).clip(0, 1)
 
 
