@@ -175,3 +175,25 @@ def test_rings_are_told_from_fibres_by_their_spectrum(script):
             module.spectrum_change(image, part, pixel_size=20) for part in (mask, ~mask)
         )
         assert inside > -0.5 > outside
+
+
+@pytest.mark.slow
+def test_small_scale_of_f_actin_learns_both_structures(script, tmp_path):
+    module = script("f_actin")
+    options = ["--cache", str(tmp_path)]
+    _, settings, _ = module.read_options("", module.SCALES, options, data_help="")
+    accuracy, scores, by_image = module.scores_of_seed(0, settings)
+    assert accuracy.min() > 0.9  # of crops without both: about 0.75
+    assert scores["precise"][1].min() > 0.25  # IoU
+    assert by_image["precise"][1] > 0.8
+
+
+@pytest.mark.slow
+def test_small_scale_of_p_vivax_wins_back_what_the_other_microscope_costs(script, tmp_path):
+    module = script("p_vivax")
+    options = ["--cache", str(tmp_path)]
+    _, settings, _ = module.read_options("", module.SCALES, options, data_help="")
+    scores = module.scores_of_fold(0, 12, 0, settings)
+    f1 = {name: values[1] for name, values in scores.items()}
+    assert f1["naive"] < 0.5 * f1["depth 2"]
+    assert f1["depth 2"] > 0.5

@@ -53,7 +53,7 @@ SCALES = {
         "size": 48,
         "step": 16,
         "cell": 56,  # width of a usual cell after rescaling, px
-        "n_filters": 16,
+        "n_filters": 8,
         "epochs": 15,
         "unet": {"n_filters": 8, "n_poolings": 3, "lr": 3e-3},
         "unet_step": 48,  # every pixel once
