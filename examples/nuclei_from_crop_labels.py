@@ -186,17 +186,17 @@ print(f"True masks, one pixel larger: IoU {np.nanmean(ious):.3f}")
 # What it looks like
 # ------------------
 # Of the masks: pixels found, missed, and found where there is no nucleus.
-With ``--unet``, a U-Net is trained on masks of the same images, the baseline that sees all there is
-to draw; minutes more. What it costs an expert to annotate them either way is printed, too.
-
 feature_maps = guided[:1].transform(scaled[test])
-figure, axes = plt.subplots(3, 6, figsize=(18, 10), layout="constrained")
+shown = list(predicted)[1:]
+figure, axes = plt.subplots(
+    3, 3 + len(shown), figsize=(9 + 3 * len(shown), 10), layout="constrained"
+)
 for i, row in enumerate(axes):
     LocalMapsDisplay.from_predictions(
         images[test], local_maps, feature_maps=feature_maps, sample=i, layers=["L8"], ax=row[:3]
     )
     row[2].set_title("guided map")
-    for ax, name in zip(row[3:], ("paper", "guided", "Otsu"), strict=True):
+    for ax, name in zip(row[3:], shown, strict=True):
         MaskDisplay.from_predictions(
             images[test], predicted[name], masks_true=masks[test], sample=i, ax=ax
         )

@@ -2,10 +2,10 @@
 
 A network is trained on which of the two nanostructures cover at least 5 % of a crop of a dendrite.
 Printed are, for unseen crops, the accuracy of labels, F1, IoU and boundary Dice of the paper's
-masks and of guided ones, and the two scores that ask the image instead of the expert: how much of
-the spectrum at the rings' period of 170 to 200 nm a mask loses, and which share of a mask of fibres
-is brighter than a threshold. These are also printed for the experts' own masks. All are means over
-seeds with bootstrapped intervals.
+masks and of guided ones, by what is bright and by texture, and the two scores that ask the image
+instead of the expert: how much of the spectrum at the rings' period of 170 to 200 nm a mask loses,
+and which share of a mask of fibres is brighter than a threshold. These are also printed for the
+experts' own masks. All are means over seeds with bootstrapped intervals.
 
 ``--scale small`` runs on dendrites that are generated here, in minutes on two cores. ``--scale
 full`` fetches the paper's images and needs a GPU and h5py. With ``--data``, a folder as of
@@ -152,13 +152,18 @@ def scores_of_seed(seed, settings):
         PCAFeatureMap(orient=True, rescale="coarse", foreground=bright_surroundings),
         ThresholdSegmenter(sigma=1, method="quantile", quantile=0.8),
     )
-    guided = make_pipeline(
-        GuidedFeatureMap(frozen, random_state=0), ThresholdSegmenter(method="fixed")
-    )
+    # Experts outline areas in which there are stripes, whatever lies between these: a texture.
+    guided = {
+        name: make_pipeline(
+            GuidedFeatureMap(frozen, features=features, random_state=0),
+            ThresholdSegmenter(method="fixed"),
+        )
+        for name, features in (("guided", "auto"), ("guided, texture", "texture"))
+    }
     # The experts' masks of fibres teach how bright a fibre is; they train nothing.
     threshold = bright_threshold(train.images, train.masks[:, 1])
     scores, by_image = {}, {"experts": ask_image(test.images, test.masks, threshold)}
-    for name, pipe in (("precise", paper), ("guided", guided)):
+    for name, pipe in {"precise": paper, **guided}.items():
         masks = np.asarray(pipe.fit(images, train.labels).predict(unseen))
         of_masks = score_masks(
             lambda part, masks=masks: masks[part], np.arange(len(masks)), test.masks
