@@ -580,7 +580,7 @@ def test_the_scale_of_the_training_is_kept(classifier):
     assert segmenter.pixel_size_ == 20
     with pytest.raises(ValueError, match=r"size of the training, 20\.0"):
         segmenter.predict_proba_map([FIELD], pixel_size=40.0)
-    with pytest.raises(ValueError, match=r"pixel_size=40\.0 needs that of the training"):
+    with pytest.raises(ValueError, match=r"pixel_size=40\.0 needs that of .*call fit again"):
         fitted(classifier).propose([FIELD], pixel_size=40.0)
 
 

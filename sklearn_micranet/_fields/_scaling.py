@@ -22,7 +22,7 @@ def check_scale(pixel_size, trained):
     if trained is None:
         raise ValueError(
             f"pixel_size={pixel_size} needs that of the training to compare with. Got "
-            "pixel_size=None of FieldSegmenter instead: set it."
+            "pixel_size=None of FieldSegmenter instead: set it, and call fit again."
         )
     check_scalar(pixel_size, "pixel_size", Real, min_val=0, include_boundaries="neither")
     factor = pixel_size / trained
