@@ -369,6 +369,8 @@ def test_other_files_are_not_written(sure):
         segmenter.predict([FIELD], out=["a.tif"])
     with pytest.raises(ValueError, match=r"out must hold one array or path per field, 1. Got 'a"):
         segmenter.predict([FIELD], out="a.zarr")
+    with pytest.raises(TypeError, match=r"out must hold arrays or paths. Got NoneType instead"):
+        segmenter.predict([FIELD], out=[None])
 
 
 @pytest.mark.parametrize(

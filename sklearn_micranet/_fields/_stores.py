@@ -46,6 +46,11 @@ def check_out(out, fields, n_maps, dtype):
                 f"{path} exists, or is named twice in out. Delete it, or choose another name."
             )
     for target, field in zip(out, fields, strict=True):
+        if not is_path(target) and not hasattr(target, "shape"):
+            raise TypeError(
+                f"out must hold arrays or paths. Got {type(target).__name__} instead: out=None "
+                "makes all arrays."
+            )
         expected = (n_maps, *field.shape[:2]), np.dtype(dtype)
         if not is_path(target) and (tuple(target.shape), np.dtype(target.dtype)) != expected:
             raise ValueError(
