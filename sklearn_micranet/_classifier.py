@@ -331,6 +331,8 @@ class MicraNetClassifier(NetworkClassifier):
         groups : array-like of shape (n_samples,), default=None
             Images of one group, such as overlapping crops of one image, are not split between
             training and validation: pass `groups` of :func:`sklearn_micranet.images.extract_crops`.
+            Of its lazy crops those of other groups that show pixels of monitored ones are not
+            trained on, unless a class would be lost.
         X_val : array-like, default=None
             Validation images, as X, that are monitored, all of them, instead of a share of X.
         y_val : array-like, default=None

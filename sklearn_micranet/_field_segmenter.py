@@ -242,8 +242,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
         groups : array-like of shape (n_fields,), default=None
             Windows of the fields of one group, such as those of one slide, are together either
             trained on or monitored. ``None`` makes each field a group; a single field is split into
-            up to ten bands across its longer side, and windows that show pixels of a monitored band
-            are not trained on.
+            up to ten bands across its longer side. Windows that show pixels of what is monitored
+            are not trained on, unless a class would be lost.
 
         Returns
         -------
