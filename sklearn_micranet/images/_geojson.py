@@ -71,7 +71,9 @@ def read_geojson(path):
     content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, dict):
         content = content.get("features", [content])
-    if not isinstance(content, list) or not all("geometry" in feature for feature in content):
+    if not isinstance(content, list) or not all(
+        isinstance(feature, dict) and "geometry" in feature for feature in content
+    ):
         raise ValueError(
             "it must hold a FeatureCollection, a list of features or one feature, as from QuPath's "
             "File > Export objects as GeoJSON."

@@ -99,6 +99,7 @@ def test_overlaps_are_told(tmp_path):
             {},
             "must hold a FeatureCollection",
         ),
+        ([1, 2], {}, "must hold a FeatureCollection"),
         ([feature(box(0, 0, 1, 1))], {"shape": None}, "shape must be the height and width"),
     ],
 )
