@@ -12,6 +12,7 @@ _INSIDE, _OUTSIDE = 0.7, 0.05  # of the maximum of a gate
 # those of micrographs (.64) and of fibres.
 INTENSITY_FROM, BOTH_FROM = 0.87, 0.75
 COLOUR_GAIN = 0.02
+_N_MIXED = 20  # images with cells of both kinds: the mean over fewer is a matter of chance
 
 
 def separation(values, is_inside):
@@ -80,7 +81,8 @@ def separation_anywhere(values, is_inside, image):
     """Return the AUC of cells of all images, or the mean of the AUCs within images if that is more.
 
     Images that were scaled each by itself cannot be compared with each other: of an empty one, the
-    background is as bright as the structures of others.
+    background is as bright as the structures of others. Images count that hold cells of both
+    kinds, if there are at least 20.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ def separation_anywhere(values, is_inside, image):
         if inside.any() and not inside.all()
     ]
     auc = separation(values, is_inside)
-    if not within:
+    if len(within) < _N_MIXED:
         return auc
     within = np.mean(within, axis=0)
     return np.where(np.abs(within - 0.5) > np.abs(auc - 0.5), within, auc)

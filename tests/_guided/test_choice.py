@@ -29,18 +29,29 @@ def test_separation_of_nothing_says_nothing():
 def test_separation_within_images_counts_where_they_are_scaled_each_by_itself():
     """A structure is brighter than its surroundings by 1, one image than the next by 10."""
     rng = np.random.default_rng(0)
-    image, inside = np.repeat(np.arange(20), 5), rng.random(100) < 0.5
+    image, inside = np.repeat(np.arange(30), 5), rng.random(150) < 0.5
     inside[image == 3], inside[image == 4] = True, False  # they tell nothing within themselves
-    values = inside + rng.normal(0, 0.5, 100) + 10 * image
+    values = inside + rng.normal(0, 0.5, 150) + 10 * image
     within = [
         roc_auc_score(inside[image == i], values[image == i])
-        for i in range(20)
+        for i in range(30)
         if 0 < inside[image == i].sum() < 5
     ]
-    both = np.array([values, -values, inside + 0.1 * rng.random(100)])
+    both = np.array([values, -values, inside + 0.1 * rng.random(150)])
     found = separation_anywhere(both, inside, image)
     assert_allclose(found, [np.mean(within), 1 - np.mean(within), 1])
     assert abs(separation(values, inside) - 0.5) < 0.2 < abs(found[0] - 0.5)
+
+
+def test_separation_within_few_images_is_left_to_chance():
+    """One of 19 images is as good as any by chance; of 100, all are about as good as noise."""
+    rng = np.random.default_rng(0)
+    image, inside = np.repeat(np.arange(100), 12), np.arange(1200) % 12 < 2
+    values = rng.normal(0, 1, (1, 1200))
+    assert abs(separation_anywhere(values, inside, image)[0] - 0.5) < 0.1
+    few = inside & (image < 19)
+    values[0, few] += 10 * (1 - image[few])  # pooled it is low
+    assert separation_anywhere(values, few, image) == separation(values, few)
 
 
 def test_separation_of_all_images_counts_where_single_ones_tell_nothing():

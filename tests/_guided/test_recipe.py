@@ -36,9 +36,9 @@ def reading_of(labels, image):
     return Reading(scores, np.array(labels, bool), [Part(tile, activations)])
 
 
-def learned(features="auto", sign=1.0, order=1, offset=0.0):
-    """What is learned of 16 images; one is brighter than the next by `offset`."""
-    labels = [(i % 2, i // 2 % 2) for i in range(16)]
+def learned(features="auto", sign=1.0, order=1, offset=0.0, n=16):
+    """What is learned of n images; one is brighter than the next by `offset`."""
+    labels = [(i % 2, i // 2 % 2) for i in range(n)]
     surveys = []
     for i, label in list(enumerate(labels))[::order]:
         image, _ = squares(label, sign, seed=i)
@@ -74,7 +74,7 @@ def test_what_is_learned_of_squares(sign):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_brightness_may_tell_structures_apart_within_images_only(sign):
-    recipe = learned(sign=sign, offset=-3 * sign)
+    recipe = learned(sign=sign, offset=-3 * sign, n=48)
     assert recipe.modes == ["intensity", "intensity"]
     assert_array_equal(recipe.views, [[sign], [sign]])
     image, masks = squares((1, 1), sign, seed=99)
