@@ -103,7 +103,8 @@ class UNetSegmenter(TransformerMixin, BaseEstimator):
     fine_tune_depth : int in [0, 2 * n_poolings + 1], default=None
         At how many sizes, counted from the output, the network is updated besides its last
         convolution: with 0 that only, with `n_poolings` the expanding path too. ``None`` updates
-        everything. The rest keeps the statistics of its batch normalisation.
+        everything. The rest keeps the statistics of its batch normalisation and, without
+        `pretrained`, random weights.
     threshold : float, default=0.5
         Probability above which a pixel belongs to the structure.
     min_size : int, default=0

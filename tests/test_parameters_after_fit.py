@@ -100,7 +100,7 @@ CASES = {  # estimator, output, what acts at once, what does not
         UNetSegmenter(n_poolings=1, **TRAINING | {"max_epochs": 2}).fit(IMAGES, MASKS),
         lambda s: (s.predict(IMAGES), np.asarray(s.transform(IMAGES)), s.predict_instances(IMAGES)),
         {"threshold": 0.6, "precision": "bfloat16", "min_size": 200},
-        OF_TRAININGS | {"n_poolings": 2, "contour_dilation": 2},
+        OF_TRAININGS | {"n_poolings": 2, "contour_dilation": 2, "fine_tune_depth": 0},
     ),
     "ensemble": (
         MicraNetEnsemble(NETWORK, n_estimators=2, random_state=0).fit(IMAGES, LABELS),
