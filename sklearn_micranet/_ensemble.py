@@ -169,8 +169,7 @@ class MicraNetEnsemble(MetaEstimatorMixin, NetworkClassifier):
             indicator = targets.indicator(labels)
             parts = list(self._splits(X, labels, indicator, groups, random_state))
             check_folds(parts, indicator, targets.classes)
-            if groups is None:
-                warn_of_overlap(images.stack, *parts[0])
+            warn_of_overlap(images.stack, *parts[0])
         given = {"sample_weight": sample_weight, "groups": groups, "X_val": X_val, "y_val": y_val}
         given = {name: value for name, value in given.items() if value is not None}
         seeds = random_state.randint(2**31, size=len(parts))

@@ -446,8 +446,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     def _hold_out(self, X, y, groups, fit_params):
         """Return the fitted classifier, and the probabilities and indices of held-out images."""
         splits = list(self._splits(X, y, groups))
-        if groups is None:
-            warn_of_overlap(X, *splits[0], purpose="tuning")
+        warn_of_overlap(X, *splits[0], purpose="tuning")
         if not self.refit and len(splits) > 1:
             raise ValueError(
                 "cv must hold out images once if refit=False, for example cv=0.2. Got "

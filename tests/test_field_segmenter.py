@@ -646,8 +646,7 @@ def test_fields_are_the_groups_of_the_windows():
     assert_array_equal(found[1], column_of)  # nine bands across the longer side
 
 
-@pytest.mark.parametrize("boxes", [BOXES, BOXES[:1]])
-def test_windows_of_a_single_field_are_monitored_by_others(boxes, monkeypatch):
+def test_windows_of_a_single_field_are_monitored_by_others(monkeypatch):
     parts, split_off = [], _data.split_off
 
     def recorded(*args, **kwargs):
@@ -663,17 +662,23 @@ def test_windows_of_a_single_field_are_monitored_by_others(boxes, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
-        segmenter.fit([FIELD], [boxes])
+        segmenter.fit([FIELD], [BOXES])
     ((train, valid),) = parts
-    crops = extract_crops([FIELD], size=SIZE, step=STEP, boxes=[boxes])
+    crops = extract_crops([FIELD], size=SIZE, step=STEP, boxes=[BOXES])
     corners = crops.positions[:, 1:]
     distances = np.abs(corners[train.indices][:, None] - corners[valid.indices]).max(axis=2)
-    overlapping = (distances < SIZE).any(axis=1)
-    assert len(valid) > 0
+    assert (distances >= SIZE).all()
     assert crops.labels[train.indices].any()
-    # What is both, is there because a class would be lost otherwise.
-    assert not overlapping.any() or crops.labels[train.indices][overlapping].all()
-    assert len(boxes) == 1 or not overlapping.any()
+    assert crops.labels[valid.indices].any()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_field_with_too_few_objects_to_monitor_says_so():
+    network = MicraNetClassifier(n_filters=2, max_epochs=1, random_state=0)
+    segmenter = FieldSegmenter(network, size=SIZE, annotation="boxes", n_fit_samples=None)
+    with pytest.warns(UserWarning, match=r"group\(s\) of images with a class are too few"):
+        segmenter.fit([FIELD], [BOXES[:1]])
+    assert "valid_loss" not in segmenter.estimator_.history_[-1]
 
 
 def test_a_fitted_segmenter_can_be_pickled(sure):

@@ -99,12 +99,20 @@ def _indicator_of_groups(indicator, groups):
     return of_groups, number
 
 
-def warn_of_few_groups(fraction, groups):
-    """Warn if a share of the images was to be set aside, and their groups are too few for it."""
+def warn_of_few_groups(fraction, groups, shows_class=None):
+    """Warn if a share of the images was to be set aside, and their groups are too few for it.
+
+    Those of the images that show a class, if `shows_class`, bool of shape (n_samples,), is given.
+    """
     if fraction and groups is not None and round(fraction * len(groups)) >= 1:
+        of, used = (
+            ("images", groups)
+            if shows_class is None
+            else ("images with a class", groups[shows_class])
+        )
         warn_user(
-            f"No image is set aside to monitor the training: {len(np.unique(groups))} group(s) of "
-            f"images are too few for validation_fraction={fraction}. Pass X_val and y_val, or "
+            f"No image is set aside to monitor the training: {len(np.unique(used))} group(s) of "
+            f"{of} are too few for validation_fraction={fraction}. Pass X_val and y_val, or "
             "validation_fraction=0."
         )
 

@@ -123,13 +123,16 @@ def split_off(data, labels, fraction, negatives_per_positive, random_state, grou
     -------
     data : LabelledImages
     valid_data : LabelledImages or None
-        None if there are too few images.
+        None if there are too few images, or too few groups with a class.
     """
     indicator = labels.targets.indicator(labels.y[data.indices])
     groups = None if groups is None else groups[data.indices]
     train, valid = split_off_validation(indicator, fraction, random_state, groups)
     if not len(valid):
         warn_of_few_groups(fraction, groups)
+        return data, None
+    if groups is not None and not data.is_positive[valid].any():  # they would praise a "never"
+        warn_of_few_groups(fraction, groups, data.is_positive)
         return data, None
     if groups is None:
         warn_of_overlap(data.images, data.indices[train], data.indices[valid])

@@ -126,9 +126,8 @@ def split_off_groups(data, fraction, groups, random_state):
     """
     contains = data.targets.flatten(2).any(dim=2).numpy()
     train, valid = split_off_validation(contains, fraction, random_state, groups)
-    if groups is None and len(valid):
-        warn_of_overlap(data.images, data.indices[train], data.indices[valid])
     if not len(valid):
         warn_of_few_groups(fraction, groups)
         return data, None
+    warn_of_overlap(data.images, data.indices[train], data.indices[valid])
     return data.subset(train), data.subset(valid)

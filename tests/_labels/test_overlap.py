@@ -117,6 +117,9 @@ def test_folds_without_groups_warn(wrapper, words, in_memory):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*show pixels that are trained on")
         folds.fit(X, crops.labels, groups=crops.groups)
+    bands = crops.positions[:, 1] // 8  # of one image
+    with pytest.warns(UserWarning, match=words):
+        folds.fit(X, crops.labels, groups=bands)
 
 
 def test_a_segmenter_that_learns_from_masks_warns():

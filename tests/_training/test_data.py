@@ -71,3 +71,16 @@ def test_groups_that_are_too_few_to_monitor_are_told():
     ):
         classifier.fit(X, y, groups=np.zeros(20))
     assert "valid_loss" not in classifier.history_[-1]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_images_without_any_class_are_not_set_aside_alone():
+    """Of ten groups two show the class: a tenth of them is none."""
+    X, y = np.random.default_rng(0).random((40, 8, 8)), np.zeros(40, int)
+    groups = np.repeat(np.arange(10), 4)
+    y[[0, 1, 5]] = 1
+    classifier = MicraNetClassifier(n_filters=2, max_epochs=1, random_state=0)
+    told = r"2 group\(s\) of images with a class are too few for validation_fraction=0.1"
+    with pytest.warns(UserWarning, match=told):
+        classifier.fit(X, y, groups=groups)
+    assert "valid_loss" not in classifier.history_[-1]
