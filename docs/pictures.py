@@ -312,7 +312,7 @@ def which_tool():
     figure, ax = plt.subplots(figsize=(7, 2.6), **LAYOUT)
     colours = ["C0" if "guided" in name else "lightgrey" for name in names]
     bars = ax.barh(names, [float(score) for _, score, _ in rows][::-1], color=colours)
-    ax.bar_label(bars, padding=3)
+    ax.bar_label(bars, fmt="%.2f", padding=3)
     ax.set(xlabel="mean IoU of nuclei", xlim=(0, 1))
     ax.spines[["top", "right"]].set_visible(False)
     return figure
