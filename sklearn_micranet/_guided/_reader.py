@@ -1,5 +1,6 @@
 """What networks see in an image, and the maps that follow from it with what was learned."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import NamedTuple
 
@@ -225,9 +226,17 @@ class Guide:
         return key_of(self.reader.key, self.recipe, self.level)
 
     def __call__(self, batch):
-        return [self._maps(image) for image in batch]
+        images = [self.reader.as_image(image) for image in batch]
+        if self.recipe.pixels is not None:
+            return [self._maps(image, self.reader(image)) for image in images]
+        # The next image is read while the maps of the one before are computed; a reading without
+        # layers is small.
+        with ThreadPoolExecutor(1) as pool:
+            maps = [
+                pool.submit(self._maps, image, self.reader(image, with_layers=False))
+                for image in images
+            ]
+            return [each.result() for each in maps]
 
-    def _maps(self, image):
-        image = self.reader.as_image(image)
-        reading = self.reader(image, with_layers=self.recipe.pixels is not None)
+    def _maps(self, image, reading):
         return guided_maps(image, reading, self.recipe, level=self.level)
