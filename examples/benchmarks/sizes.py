@@ -4,7 +4,7 @@ Prints the rows of the table in ``docs/guide/speed.rst``: the seconds of an epoc
 scaled up from an epoch of fewer, and the milliseconds from one image with one class to its mask,
 the paper's way. It claims nothing.
 
-Run with ``python examples/benchmarks/sizes.py``; it takes about ten minutes on two cores.
+Run with ``python examples/benchmarks/sizes.py``; it takes two minutes on two cores.
 """
 
 from statistics import median
