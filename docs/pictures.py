@@ -154,7 +154,9 @@ def objects():
     table = measure_objects(
         instances, test.images, pixel_size=0.5, class_names=["zero", "one", "two"], as_frame=False
     )
-    sample = next(i for i in range(40) if sum(m.max() for m in instances[i]) >= 3)
+    counts = np.array([[objects.max() for objects in sample] for sample in instances])
+    true = np.array([np.bincount(p[:, 0].astype(int), minlength=3)[:3] for p in test.points])
+    sample = np.flatnonzero((counts == true).all(axis=1) & (true.sum(axis=1) == 3))[0]
     rows = np.flatnonzero(np.asarray(table["sample"]) == sample)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6), width_ratios=[1, 2.6], **LAYOUT)
     MaskDisplay.from_predictions(test.images, instances, sample=sample, ax=left, legend=False)
