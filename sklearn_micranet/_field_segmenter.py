@@ -243,7 +243,8 @@ class FieldSegmenter(MetaEstimatorMixin, BaseEstimator):
             Windows of the fields of one group, such as those of one slide, are together either
             trained on or monitored. ``None`` makes each field a group; a single field is split into
             up to ten bands across its longer side. Windows that show pixels of what is monitored
-            are not trained on, unless a class would be lost.
+            are not trained on, unless a class would be lost. Nothing is monitored, with a warning,
+            if too few groups hold a class.
 
         Returns
         -------

@@ -67,7 +67,7 @@ def write_array(objects, grid, out, dtype, side):
     ----------
     objects : FieldObjects
     grid : WindowGrid
-    out : array of shape (n_maps, height, width), default=None
+    out : array of shape (n_maps, height, width) or None
         It may hold anything. ``None`` makes one.
     dtype : dtype
         Bool for masks.
