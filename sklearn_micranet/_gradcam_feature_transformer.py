@@ -20,6 +20,7 @@ from ._network._small_maps import LocalMapStack, SmallMaps, UpsampledMaps
 from ._network._tiled_maps import TiledImage, n_pixels_of_tile, n_whole, scan, tiled_local_maps
 from ._network_classifier import classifier_explained_by, routed_to_estimator, router_of
 from ._stack._keys import key_of, key_of_array
+from ._stack._large_arrays import blocks_of_rows, zeros
 from ._stack._lazy_stack import LazyStack
 
 
@@ -321,13 +322,16 @@ class _Explain:
         classes = self._select([found.logits for found in scans])[0].nonzero()[:, 0]
         outputs = self._outputs(classes)
         layers = [
-            layer.numpy()
+            layer
             for folded, found in zip(self.folded, scans, strict=True)
             for layer in tiled_local_maps(folded, tiled, found, outputs)
         ]
         grey = None
         if self.include_image:
-            grey = image.reshape(*tiled.size, -1).mean(axis=2, dtype=np.float32)
+            grey = zeros(tiled.size)
+            for rows in blocks_of_rows(grey):
+                channels = image[rows].reshape(*grey[rows].shape, -1)
+                channels.mean(axis=2, dtype=np.float32, out=grey[rows])
         return SmallMaps(classes.cpu().numpy(), layers, grey, tiled.size, tiled.padded_size)
 
     def _outputs(self, classes):

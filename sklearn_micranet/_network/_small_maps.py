@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_micranet._stack._large_arrays import extremes, let_go
 from sklearn_micranet._stack._lazy_stack import LazyStack
 
 
@@ -58,6 +59,7 @@ class MapsOfClass:
         if spread is not None:
             part = (part - low) / spread
         upsampled = part.repeat(factor, axis=0)[top - start * factor : bottom - start * factor]
+        let_go(small)
         return upsampled.repeat(factor, axis=1)[:, : self.shape[2]]
 
 
@@ -121,8 +123,8 @@ class UpsampledMaps:
             small = layer[place, : -(-height // factor), : -(-width // factor)]
             low = spread = None
             if self.min_max:
-                low = small.min()
-                spread = small.max() - low
+                low, high = extremes(small)
+                spread = high - low
                 spread = spread if spread > 0 else np.float32(np.inf)
             layers.append((small, factor, low, spread))
         return MapsOfClass(layers, self.small.size)

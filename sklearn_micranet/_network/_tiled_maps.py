@@ -12,8 +12,11 @@ tiles of any size. The mean gradients are sums in another order: they differ by 
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional as F
+
+from sklearn_micranet._stack._large_arrays import let_go, zeros
 
 from ._input import to_tensor
 from ._local_maps import forward, last_layer, layers, mean_gradients, weighted_sum
@@ -120,14 +123,14 @@ def tiled_local_maps(folded, tiled, of_image, outputs):
 
     Returns
     -------
-    maps : list of 8 Tensors of shape (n_explained, height_l, width_l)
-        On the CPU, float32. 0 where only the padding of the image is covered.
+    maps : list of 8 float32 ndarray of shape (n_explained, height_l, width_l)
+        Large ones in files. 0 where only the padding of the image is covered.
     """
     strides = [2 ** (i // 2) for i in range(len(LAYER_NAMES))]
     height, width = tiled.padded_size
     if len(outputs):  # before there are maps, as this takes most memory
         alphas = _alphas(folded, tiled, of_image, folded.linear[0][outputs])
-    maps = [torch.zeros(len(outputs), height // s, width // s) for s in strides]
+    maps = [zeros((len(outputs), height // s, width // s)) for s in strides]
     if not len(outputs):
         return maps
     image = torch.zeros(1, dtype=torch.long, device=outputs.device)
@@ -140,8 +143,10 @@ def tiled_local_maps(folded, tiled, of_image, outputs):
                 for p, n in zip(tile.inside, within.shape[2:], strict=True)
             )
             for k, of_class in enumerate(alpha):
-                full[k, rows, columns] = weighted_sum(of_class[None], within, image)[0].cpu()
-    maps[-1].relu_()
+                weighted = weighted_sum(of_class[None], within, image)[0]
+                full[k, rows, columns] = weighted.numpy(force=True)
+        let_go(*maps)
+    np.maximum(maps[-1], 0, out=maps[-1])
     return maps
 
 
