@@ -10,6 +10,7 @@ from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
+from sklearn_micranet._stack._large_arrays import blocks_of_rows, let_go, zeros
 from sklearn_micranet._stack._numbers import Interval
 
 from ._labels._maps import read_maps
@@ -230,32 +231,37 @@ def fuse_local_maps(local_maps, *, indices, **parameters):
     feature_maps : float32 ndarray of shape (n_classes, height, width)
     """
     n_classes, _, *size = local_maps.shape
-    feature_maps = np.zeros((n_classes, *size), dtype=np.float32)
+    feature_maps = zeros((n_classes, *size))
     for k, of_class in enumerate(local_maps):
         if of_class is None:
             continue
         if size[0] * size[1] <= _N_AT_ONCE:
             of_class = np.asarray(of_class)
         of_networks = [_fuse(of_class, i, **parameters) for i in indices]
-        feature_maps[k] = np.mean(of_networks, axis=0) if len(indices) > 1 else of_networks[0]
+        for rows in blocks_of_rows(feature_maps[k], *of_networks):
+            parts = [fused[rows] for fused in of_networks]
+            feature_maps[k, rows] = np.mean(parts, axis=0) if len(parts) > 1 else parts[0]
     return feature_maps
 
 
 def _fuse(local_maps, index, *, orient, rescale, foreground, min_coarse_peak):
     """Return the feature map (height, width) of local maps (n_layers, height, width)."""
-    layers = _pixels(local_maps, index.fused)
-    coarse = local_maps[index.coarse]
+    layers, size = _pixels(local_maps, index.fused), local_maps.shape[1:]
+    coarse = _pixels(local_maps, (index.coarse,))
     if isinstance(layers, np.ndarray) and not layers.any():
-        return np.zeros(coarse.shape, dtype=np.float32)
-    feature_map = first_component(layers, coarse.ravel() if orient else None).reshape(coarse.shape)
+        return zeros(size)
+    scores = first_component(layers, coarse if orient else None)
     if rescale:
-        inside = coarse > 0
-        if foreground is not None:
-            inside &= foreground(local_maps[index.image])
-        _rescale(feature_map, inside)
+        inside = True if foreground is None else foreground(local_maps[index.image])
+        _rescale(scores, coarse, np.broadcast_to(inside, size).reshape(-1))
     if min_coarse_peak is not None:
-        feature_map *= _components_with_peak(coarse, min_coarse_peak)
-    return feature_map.astype(np.float32)
+        kept = _components_with_peak(local_maps[index.coarse], min_coarse_peak).ravel()
+        for block in _blocks(scores):
+            scores[block] *= kept[block]
+    feature_map = zeros(size)
+    for block in _blocks(scores, feature_map):
+        feature_map.reshape(-1)[block] = scores[block]
+    return feature_map
 
 
 def _pixels(local_maps, places):
@@ -274,7 +280,7 @@ def first_component(layers, weights=None):
     Parameters
     ----------
     layers : ndarray of shape (n_layers, n_pixels), or PixelsOfLayers
-    weights : ndarray of shape (n_pixels,), default=None
+    weights : ndarray of shape (1, n_pixels), or PixelsOfLayers, default=None
         Non-negative. Orients the component: its weighted mean is not negative.
 
     Returns
@@ -284,7 +290,8 @@ def first_component(layers, weights=None):
     """
     n, n_pixels = layers.shape
     first, mean = layers[:, :1].astype(np.float64), 0.0
-    blocks = [slice(i, i + _N_AT_ONCE) for i in range(0, n_pixels, _N_AT_ONCE)]
+    scores = zeros((n_pixels,), np.float64)
+    blocks = list(_blocks(scores))
 
     def centred(block):
         # Less the first pixel: leaves exactly zero of a constant layer, as its mean might not.
@@ -297,29 +304,45 @@ def first_component(layers, weights=None):
     covariance = sum(part @ part.T for part in map(centred, blocks))
     variance, vectors = eigh(covariance, subset_by_index=[n - 1, n - 1])
     if not variance[0] > 0:
-        return np.zeros(n_pixels)
+        return scores
     vector = vectors[:, 0]
     vector = vector * np.sign(vector[np.abs(vector).argmax()])
-    scores, weighted_sum = np.empty(n_pixels), 0.0
-    for block in blocks:
+    weighted_sum = 0.0
+    for block in _blocks(scores):
         scores[block] = vector @ centred(block)
         if weights is not None:
-            weighted_sum += scores[block] @ weights[block]
+            weighted_sum += scores[block] @ weights[:, block][0]
     if weighted_sum < 0:
-        np.negative(scores, out=scores)
+        for block in _blocks(scores):
+            np.negative(scores[block], out=scores[block])
     return scores
 
 
-def _rescale(feature_map, inside):
-    """Scale the range inside a mask to [0, 1], in place, and clip; zero without any range."""
-    values = feature_map[inside]
-    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
-    if not high > low:
-        feature_map[:] = 0
-        return
-    feature_map -= low
-    feature_map /= high - low
-    np.clip(feature_map, 0, 1, out=feature_map)
+def _blocks(*arrays):
+    """Yield slices of pixels, and let go of each block of the arrays."""
+    for start in range(0, arrays[0].size, _N_AT_ONCE):
+        yield slice(start, start + _N_AT_ONCE)
+        let_go(*arrays)
+
+
+def _rescale(scores, coarse, inside):
+    """Scale the range where coarse > 0, inside a mask, to [0, 1], in place, and clip.
+
+    All scores become zero where there is no range.
+    """
+    low, high = np.inf, -np.inf
+    for block in _blocks(scores):
+        values = scores[block][(coarse[:, block][0] > 0) & inside[block]]
+        low = np.minimum(low, values.min(initial=np.inf))
+        high = np.maximum(high, values.max(initial=-np.inf))
+    for block in _blocks(scores):
+        part = scores[block]
+        if not high > low:
+            part[:] = 0
+            continue
+        part -= low
+        part /= high - low
+        np.clip(part, 0, 1, out=part)
 
 
 def _components_with_peak(coarse, peak):

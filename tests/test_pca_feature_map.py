@@ -23,6 +23,7 @@ from sklearn_micranet import (
     _pca_feature_map,
 )
 from sklearn_micranet._network._small_maps import UpsampledMaps
+from sklearn_micranet._stack import _large_arrays
 from sklearn_micranet._stack._lazy_stack import LazyStack, as_stack
 
 LAYERS = tuple(f"L{i}" for i in range(1, 9))
@@ -826,7 +827,10 @@ def test_memory_of_another_kind_is_refused():
 
 @pytest.mark.parametrize("source", ["classifier", "ensemble"])
 @pytest.mark.parametrize("is_list", [False, True])
-@pytest.mark.parametrize("params", [{}, {"rescale": "coarse", "foreground": is_bright}])
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"rescale": "coarse", "foreground": is_bright}, {"orient": False, "min_coarse_peak": 0.5}],
+)
 def test_large_images_are_fused_block_by_block_from_small_maps(
     structures, ensemble, monkeypatch, source, is_list, params
 ):
@@ -845,6 +849,8 @@ def test_large_images_are_fused_block_by_block_from_small_maps(
         raise AssertionError("upsampled as a whole")
 
     monkeypatch.setattr(UpsampledMaps, "__array__", refuse)
+    monkeypatch.setattr(_large_arrays, "MAX_BYTES", 0)
+    monkeypatch.setattr(_large_arrays, "N_VALUES_AT_ONCE", 100)
     found = PCAFeatureMap(**params).transform(local_maps)
     assert found.class_names == local_maps.class_names
     for a, b in zip(found, expected, strict=True):

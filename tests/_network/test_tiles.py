@@ -5,14 +5,23 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
 
-from sklearn_micranet import GradCAMFeatureTransformer, GuidedFeatureMap, MicraNetClassifier
+from sklearn_micranet import (
+    GradCAMFeatureTransformer,
+    GuidedFeatureMap,
+    MicraNetClassifier,
+    PCAFeatureMap,
+    ThresholdSegmenter,
+    _pca_feature_map,
+)
 from sklearn_micranet._network import _tiles
 from sklearn_micranet._network._input import to_tensor
 from sklearn_micranet._network._local_maps import FoldedNetwork, forward, local_maps
 from sklearn_micranet._network._module import MicraNet
 from sklearn_micranet._network._tiled_maps import TiledImage, scan, tiled_local_maps
 from sklearn_micranet._network._tiles import HALO, in_parts, tiles_of
+from sklearn_micranet._stack import _large_arrays
 
 RNG = np.random.default_rng(0)
 LARGE = RNG.random((2, 203, 317, 2), dtype=np.float32)  # sides that are no multiple of 8
@@ -146,6 +155,28 @@ def test_transformed_images_do_not_depend_on_the_tiles(classifier, parameters, m
     scale = np.abs(whole).max(axis=(3, 4), keepdims=True)
     tiled = np.asarray(step.transform(LARGE))
     assert_allclose(tiled / scale, whole / scale, rtol=0, atol=1e-5)
+
+
+def test_masks_of_tiles_do_not_depend_on_what_lies_in_files(classifier, monkeypatch):
+    pipe = make_pipeline(
+        GradCAMFeatureTransformer(FrozenEstimator(classifier), include_image=True),
+        PCAFeatureMap(rescale="coarse"),
+        ThresholdSegmenter(),
+    ).fit(LARGE, [[0, 1], [1, 0]])
+
+    def results():
+        local_maps = pipe[0].transform(LARGE[:1])
+        return np.asarray(local_maps), pipe[1].transform(local_maps)[0], pipe.predict(LARGE[:1])
+
+    monkeypatch.setattr(_tiles, "MAX_BYTES", SMALL_TILES)
+    monkeypatch.setattr(_pca_feature_map, "_N_AT_ONCE", 5000)
+    expected = results()
+    assert 0.1 < expected[2].mean() < 0.9
+    monkeypatch.setattr(_large_arrays, "MAX_BYTES", 0)
+    monkeypatch.setattr(_large_arrays, "N_VALUES_AT_ONCE", 3000)
+    for found, one in zip(results(), expected, strict=True):
+        assert type(found) is np.ndarray
+        assert_array_equal(found, one)
 
 
 @pytest.mark.parametrize("features", ["intensity", "texture", "both"])
