@@ -14,6 +14,7 @@ from sklearn.utils import get_tags
 
 from sklearn_micranet import PCAFeatureMap, ThresholdSegmenter
 from sklearn_micranet._masks._thresholds import quantile
+from sklearn_micranet._stack import _large_arrays
 from sklearn_micranet._stack._lazy_stack import LazyStack
 from sklearn_micranet.metrics import instance_scorer, iou_score
 
@@ -59,6 +60,28 @@ def test_otsu_is_that_of_scikit_image_for_each_class_and_image():
     assert masks.dtype == bool
     for i, k in np.ndindex(X.shape[:2]):
         np.testing.assert_array_equal(masks[i, k], X[i, k] > threshold_otsu(X[i, k]))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"method": "fixed", "threshold": 0.01, "ignore_zeros": True},
+        {"subtract_competitors": True, "ignore_zeros": True, "sigma": 1},
+        {"method": "block_otsu", "keep": "peak"},
+        {"method": functools.partial(threshold_local, block_size=5)},
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masks_do_not_depend_on_blocks(params, dtype, monkeypatch):
+    X = blobs((2, 3, 50, 24)).astype(dtype)
+    segmenter = ThresholdSegmenter(**params)
+    expected = segmenter.predict(X), segmenter.predict_instances(X)
+    assert 0.01 < expected[0].mean() < 0.9
+    monkeypatch.setattr(_large_arrays, "MAX_BYTES", 0)
+    monkeypatch.setattr(_large_arrays, "N_VALUES_AT_ONCE", 100)
+    np.testing.assert_array_equal(segmenter.predict(X), expected[0])
+    np.testing.assert_array_equal(segmenter.predict_instances(X), expected[1])
 
 
 @pytest.mark.parametrize(("quantile", "n_pixels"), [(0.8, 20), (0.9, 10), (1.0, 0)])

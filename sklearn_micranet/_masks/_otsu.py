@@ -3,26 +3,39 @@
 import numpy as np
 from skimage.filters import threshold_otsu
 
+from sklearn_micranet._stack._large_arrays import blocks_of_rows, extremes
+
+_N_BINS = 256
+
 
 def otsu(values):
     """Return the threshold of :func:`skimage.filters.threshold_otsu`, where that has one.
 
-    That function squares values, which float32 cannot hold for maps such as 1e-25 or 1e25, and
-    fails where its 256 bins would be narrower than the spacing of floats.
+    That function squares values, which float32 cannot hold for maps such as 1e-25 or 1e25, fails
+    where its 256 bins would be narrower than the spacing of floats, and copies values; here they
+    are counted block by block.
 
     Parameters
     ----------
-    values : ndarray of float
+    values : ndarray of float, of one or two dimensions
         At least one. If all are equal, so is the threshold.
     """
-    exponent = np.frexp(np.abs(values).max())[1]
-    scaled = np.ldexp(values, -exponent)  # exact, and below 1
-    low, high = scaled.min(), scaled.max()
-    if low < high <= low + 1024 * np.finfo(scaled.dtype).eps:
-        scaled = np.sort(scaled, axis=None)[np.newaxis].astype(np.float64)
+    values = values.reshape(len(values), -1)
+    low, high = extremes(values)
+    if low == high:
+        return low
+    exponent = np.frexp(np.maximum(abs(low), abs(high)))[1]
+    low, high = np.ldexp(low, -exponent), np.ldexp(high, -exponent)  # exact, and below 1
+    if high <= low + 1024 * np.finfo(values.dtype).eps:
+        scaled = np.sort(np.ldexp(values, -exponent), axis=None)[np.newaxis].astype(np.float64)
         threshold = _otsu_of_sorted_rows(scaled, np.array([scaled.size]))[0]
     else:
-        threshold = threshold_otsu(scaled)
+        counts = 0
+        for rows in blocks_of_rows(values):
+            scaled = np.ldexp(values[rows], -exponent)
+            of_rows, edges = np.histogram(scaled, _N_BINS, (low, high))
+            counts = counts + of_rows
+        threshold = threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2))
     return np.ldexp(threshold, exponent)
 
 

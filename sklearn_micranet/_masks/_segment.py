@@ -4,6 +4,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils.validation import assert_all_finite
 
+from sklearn_micranet._stack._large_arrays import blocks_of_rows, extremes, zeros
+
 from ._instances import number_objects
 from ._learned_threshold import best_threshold, count_levels
 from ._segment_stack import PIXEL
@@ -92,14 +94,24 @@ def prepared(feature_maps, *, ignore_zeros, subtract_competitors, sigma):
     dtype = np.float32 if np.can_cast(feature_maps.dtype, np.float32) else np.float64
     feature_maps = feature_maps.astype(dtype, copy=False)
     for k, feature_map in enumerate(feature_maps):
-        if feature_map.min() == feature_map.max():
+        low, high = extremes(feature_map)
+        if low == high:
             continue
         considered = feature_map != 0 if ignore_zeros else np.ones(feature_map.shape, bool)
         if subtract_competitors and len(feature_maps) > 1:
-            feature_map = feature_map - np.delete(feature_maps, k, axis=0).max(axis=0)
+            feature_map = _less_competitors(feature_maps, k)
         for width in sigma:
             feature_map = ndimage.gaussian_filter(feature_map, width)
         yield k, feature_map, considered
+
+
+def _less_competitors(feature_maps, k):
+    """Return the map of class k less the largest of the other classes."""
+    difference = zeros(feature_maps.shape[1:], feature_maps.dtype)
+    for rows in blocks_of_rows(feature_maps, difference):
+        largest = np.delete(feature_maps[:, rows], k, axis=0).max(axis=0)
+        np.subtract(feature_maps[k, rows], largest, out=difference[rows])
+    return difference
 
 
 def learn_thresholds(stack, masks, prepare):

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_micranet._stack._large_arrays import blocks_of_rows
+
 from ._otsu import block_otsu_thresholds, otsu
 
 
@@ -30,7 +32,12 @@ def above_threshold(feature_map, considered, k, cut):
     cut : Cut
     """
     find = METHODS.get(cut.method, _call) if isinstance(cut.method, str) else _call
-    return (feature_map > find(feature_map, considered, k, cut)) & considered
+    threshold = find(feature_map, considered, k, cut)
+    mask = considered.copy()
+    for rows in blocks_of_rows(feature_map):
+        of_rows = np.asarray(threshold)[rows] if np.ndim(threshold) else threshold
+        mask[rows] &= feature_map[rows] > of_rows
+    return mask
 
 
 def _call(feature_map, considered, k, cut, function=None):

@@ -4,6 +4,7 @@ from skimage.filters import threshold_otsu
 
 from sklearn_micranet import ThresholdSegmenter
 from sklearn_micranet._masks._otsu import otsu
+from sklearn_micranet._stack import _large_arrays
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -13,6 +14,13 @@ def test_the_threshold_is_that_of_scikit_image(scale, dtype):
     for _ in range(5):
         values = (rng.gamma(2, scale, (20, 20)) - scale).astype(dtype)
         assert otsu(values) == threshold_otsu(values)
+
+
+def test_values_are_counted_block_by_block(monkeypatch):
+    values = np.random.default_rng(0).gamma(2, 1, (50, 40)).astype(np.float32)
+    monkeypatch.setattr(_large_arrays, "N_VALUES_AT_ONCE", 100)
+    for part in (values, values[values > 1]):
+        assert otsu(part) == threshold_otsu(part)
 
 
 @pytest.mark.parametrize("exponent", [-120, -90, 60, 120])
