@@ -86,11 +86,12 @@ def fit(n_images):
     return training, perf_counter() - start, tracemalloc.get_traced_memory()[1]
 
 
-def one_image(what, size):
+def one_image(what, size, n_classes):
     """Return the growth of the peak for one image, and the size of the output."""
     rng = np.random.default_rng(0)
-    labels = np.array([[0, 1], [1, 0], [1, 1], [0, 0]])
-    crops = rng.random((4, 64, 64), dtype=np.float32)
+    labels = np.tril(np.ones((n_classes + 2, n_classes), dtype=int), -1)
+    labels[-1, :-1] = 0  # of each class some images with it, and some without
+    crops = rng.random((len(labels), 64, 64), dtype=np.float32)
     classifier = MicraNetClassifier(max_epochs=1, threshold=0.0, random_state=0)
     classifier.fit(crops, labels)
     frozen = FrozenEstimator(classifier)
@@ -136,7 +137,7 @@ def alone(function, *arguments):
         return pool.apply(function, arguments)
 
 
-def main(n_canvases, n_crops, n_on_disk, sizes):
+def main(n_canvases, n_crops, n_on_disk, sizes, n_classes):
     print_machine("scikit-learn", "skorch")
     growth, output = alone(predict, n_canvases)
     print(f"predict, {n_canvases} canvases: {growth / GIB:.2f} GiB, output {output / GIB:.2f} GiB")
@@ -151,9 +152,12 @@ def main(n_canvases, n_crops, n_on_disk, sizes):
     of_one_image = {}
     for size in sizes:
         for what in ("predict", "maps", "guided", "masks"):
-            growth_of_one, output_of_one = alone(one_image, what, size)
+            growth_of_one, output_of_one = alone(one_image, what, size, n_classes)
             beyond = growth_of_one - output_of_one
-            print(f"one image of {size} px, {what}: {beyond / GIB:.2f} GiB besides its output")
+            print(
+                f"one image of {size} px, {n_classes} classes, {what}: "
+                f"{beyond / GIB:.2f} GiB besides its output of {output_of_one / GIB:.2f} GiB"
+            )
             of_one_image[f"one image of {size} px, {what}: 1 GiB"] = beyond <= GIB
     return verdict(
         of_one_image
@@ -172,5 +176,6 @@ if __name__ == "__main__":
     parser.add_argument("--crops", type=int, default=3832)
     parser.add_argument("--on-disk", type=int, default=8000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1024, 2048, 4096])
+    parser.add_argument("--classes", type=int, default=2, help="present in the one image")
     options = parser.parse_args()
-    sys.exit(main(options.canvases, options.crops, options.on_disk, options.sizes))
+    sys.exit(main(*vars(options).values()))
