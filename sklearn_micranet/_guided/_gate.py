@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_micranet._network._tiles import Tile
+from sklearn_micranet._stack._large_arrays import blocks_of_rows, by_rows
 
 CELL = 8  # px: three poolings
 MAX_SUM = 0.9  # a pixel is background with a probability of 0.1 at least
@@ -53,6 +54,7 @@ def gates(scores, size):
     -------
     gates : float32 ndarray of shape (n_classes, height, width)
         In [0, 1], linear between the centres of cells; zero for a class without positive scores.
+        In a file if it is large.
 
     Examples
     --------
@@ -61,7 +63,8 @@ def gates(scores, size):
     >>> [float(x) for x in gates(np.array([[[-1.0, 2.0]]]), (1, 16))[0, 0, 3:12]]
     [0.0, 0.0625, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125, 0.9375]
     """
-    return enlarge(cell_gates(scores), CELL, size)
+    cells = cell_gates(scores)
+    return by_rows(lambda rows: enlarge(cells, CELL, size, rows), (len(cells), *size))
 
 
 def cell_gates(scores):
@@ -71,24 +74,32 @@ def cell_gates(scores):
     return positive / np.where(peak > 0, peak, 1)
 
 
-def enlarge(maps, factor, size):
-    """Enlarge maps (n, height, width) by an even factor, linear between centres of their pixels."""
+def enlarge(maps, factor, size, rows=None):
+    """Enlarge maps (n, height, width) by an even factor, linear between centres of their pixels.
+
+    Given a slice of rows of what is enlarged, only these are returned.
+    """
+    start, stop = (0, size[0]) if rows is None else (rows.start, rows.stop)
     if factor == 1:
-        return maps[:, : size[0], : size[1]]
-    wide = _stretch(maps.swapaxes(1, 2), factor, size[1]).swapaxes(1, 2)
+        return maps[:, start:stop, : size[1]]
+    first = max(0, (start + factor // 2) // factor - 1)  # what rows lie between, and no more
+    used = maps[:, first : (stop + factor // 2) // factor + 1]
+    wide = _stretch(used.swapaxes(1, 2), factor, 0, size[1]).swapaxes(1, 2)
     # Rows come last: they are what is contiguous in memory.
-    return _stretch(np.ascontiguousarray(wide), factor, size[0])
+    return _stretch(
+        np.ascontiguousarray(wide), factor, start - first * factor, stop - first * factor
+    )
 
 
-def _stretch(maps, factor, n):
-    """Enlarge the second axis of maps to n pixels."""
+def _stretch(maps, factor, start, stop):
+    """Enlarge the second axis of maps, and return pixels of it."""
     padded = np.concatenate([maps[:, :1], maps, maps[:, -1:]], axis=1)
     # Pixels between the centres of two neighbours, all alike.
     upper = ((np.arange(factor, dtype=np.float32) + 0.5) / factor)[:, np.newaxis]
     step = (padded[:, 1:] - padded[:, :-1])[:, :, np.newaxis]
     between = padded[:, :-1, np.newaxis] + upper * step
-    first = factor // 2
-    return between.reshape(len(maps), -1, maps.shape[2])[:, first : first + n]
+    half = factor // 2
+    return between.reshape(len(maps), -1, maps.shape[2])[:, start + half : stop + half]
 
 
 def prior(gates, present, *, top, floor, gamma=1.0):
@@ -119,7 +130,11 @@ def prior(gates, present, *, top, floor, gamma=1.0):
 
 def filled_area(cells):
     """Return the share of gates (..., height, width) that is above a tenth of their maxima."""
-    return np.mean(cells > _FILLED, axis=(-2, -1))
+    n_filled = sum(
+        np.count_nonzero(cells[..., rows, :] > _FILLED, axis=(-2, -1))
+        for rows in blocks_of_rows(cells)
+    )
+    return n_filled / (cells.shape[-2] * cells.shape[-1])
 
 
 def exponents(area):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from sklearn_micranet._stack._large_arrays import blocks_of_rows, by_rows, with_halo, zeros
+
 from ._gate import enlarge
 
 _SECOND_DIFFERENCES = np.outer([1, -2, 1], [1, -2, 1]) / 6.0  # unit gain for white noise
@@ -24,6 +26,7 @@ _SLOPE = 0.7  # px: slopes are those of an image smoothed by so much
 # Blur from the apparent one, px; chosen on training images of digits, MNIST canvases and nuclei.
 _GAIN, _LEAST, _MIN_BLUR, _MAX_BLUR = 2.5, 0.5, 1.0, 2.0
 _PULL = 0.02  # weight of the mean of the whole image where near pixels weigh 1
+_HALO = 8  # px: further than any of these Gaussians reaches, and a slope
 _MAD = 0.6745  # median of |x| of a standard normal x
 
 
@@ -144,55 +147,84 @@ def halfway_height(
 
     Returns
     -------
-    height : float32 ndarray of shape (height, width)
-        0 is the surroundings, 1 the object; not limited to these. 0 outside `within`.
+    height : ndarray of float of shape (height, width)
+        0 is the surroundings, 1 the object; not limited to these. 0 outside `within`. In a file
+        if it is large.
     """
     view = np.asarray(view, dtype=np.float32)
     near, foreground = _Near(view, sigma), start
+
+    def height_of(rows):
+        return (view[rows] - near.enlarge(outside, rows)) / near.enlarge(contrast, rows)
+
+    def above_lowest(rows):
+        above = view[rows] > near.enlarge(lowest, rows)
+        return above if within is None else above & within[rows]
+
+    def final_height(rows):
+        height = height_of(rows)
+        if is_blurred:
+            height += near.enlarge(OUTLINE - cut, rows)
+        return height if within is None else np.where(within[rows], height, np.float32(0))
+
     cut = np.full_like(near.view, _CUT)
     for i in range(n_iterations):
         inside, outside = near.sides(view, near.view, foreground)
         contrast = np.maximum(inside - outside, max(min_contrast, _TINY))
         if is_blurred and i in _BLURRED:  # what is found has to be an object first
             if i == _BLURRED[0]:
-                blur = _blur((view - near.enlarge(outside)) / near.enlarge(contrast), foreground)
+                blur = _blur(height_of, foreground)
             cut = _height_of_outline(near, foreground, blur)
         if i < n_iterations - 1:
-            foreground = view > near.enlarge(outside + cut * contrast)
-            if within is not None:
-                foreground &= within
-    height = (view - near.enlarge(outside)) / near.enlarge(contrast)
-    if is_blurred:
-        height += near.enlarge(OUTLINE - cut)
-    return height if within is None else np.where(within, height, np.float32(0))
+            lowest = outside + cut * contrast
+            foreground = by_rows(above_lowest, view.shape, view)
+    return by_rows(final_height, view.shape, view)
 
 
-def _blur(height, foreground):
+def _blur(height_of, foreground):
     """Return the blur that the slope of outlines tells of, a standard deviation in px.
+
+    `height_of` returns the height of a slice of rows.
 
     The outline of a large object under a blur s has the slope 1 / (sqrt(2 pi) s). Noise, pixels and
     bent outlines add to that: the line from there to blur was chosen on training images.
     """
-    edge = _edge(foreground)
-    gradient = np.gradient(ndimage.gaussian_filter(height, _SLOPE, truncate=3))
-    slopes = np.hypot(*(along_axis[edge] for along_axis in gradient))
+    edge, n = _edge(foreground), 0
+    slopes = zeros((np.count_nonzero(edge),), np.float64)
     if not len(slopes):
         return _MIN_BLUR
-    apparent = 1 / (np.sqrt(2 * np.pi) * max(np.median(slopes), _TINY))
+    for rows in blocks_of_rows(edge):
+        read, inner = with_halo(rows, len(edge), _HALO)
+        gradient = np.gradient(ndimage.gaussian_filter(height_of(read), _SLOPE, truncate=3))
+        found = np.hypot(*(along_axis[inner][edge[rows]] for along_axis in gradient))
+        slopes[n : n + len(found)] = found
+        n += len(found)
+    steepness = np.median(slopes, overwrite_input=True)
+    apparent = 1 / (np.sqrt(2 * np.pi) * max(steepness, _TINY))
     return float(np.clip(_GAIN * (apparent - _LEAST), _MIN_BLUR, _MAX_BLUR))
 
 
 def _height_of_outline(near, foreground, blur):
     """Return where between surroundings and object the outline of a blurred mask lies."""
-    blurred = ndimage.gaussian_filter(foreground.astype(np.float32), blur, truncate=3)
+
+    def blurred_rows(rows):
+        return ndimage.gaussian_filter(foreground[rows].astype(np.float32), blur, truncate=3)
+
+    blurred = by_rows(blurred_rows, foreground.shape, foreground, halo=_HALO)
     inside, outside = near.sides(blurred, near(blurred), foreground)
     edge = _edge(foreground)
-    outline = (near(blurred * edge) + 0.5 * _PULL) / (near(edge) + _PULL)
+    for rows in blocks_of_rows(blurred, edge):
+        blurred[rows] *= edge[rows]
+    outline = (near(blurred) + 0.5 * _PULL) / (near(edge) + _PULL)
     return np.clip((outline - outside) / np.maximum(inside - outside, 0.05), 0.5, 0.9)
 
 
 def _edge(mask):
     """Return the pixels of which a neighbour, above, below, left or right, differs."""
+    return by_rows(lambda rows: _edge_of(mask[rows]), mask.shape, mask, halo=1)
+
+
+def _edge_of(mask):
     edge = np.zeros(mask.shape, dtype=bool)
     for changed, low, high in (
         (mask[1:] != mask[:-1], edge[:-1], edge[1:]),
@@ -232,21 +264,27 @@ class _Near:
         self.view = self(view)
 
     def __call__(self, image):
-        return self.rows @ block_means(image, self.factor) @ self.columns.T
+        return self._smooth(block_means(image, self.factor))
 
-    def enlarge(self, mean):
-        return enlarge(mean[np.newaxis], self.factor, self.size)[0]
+    def _smooth(self, means):
+        return self.rows @ means @ self.columns.T
+
+    def enlarge(self, mean, rows=None):
+        return enlarge(mean[np.newaxis], self.factor, self.size, rows)[0]
 
     def sides(self, image, mean, part):
         """Average inside and outside a part what is near, and a little what is far.
 
         `mean` is that of the image. The outside is what the inside leaves of it.
         """
-        inside = image * part
-        n, total = np.count_nonzero(part), float(inside.sum())
-        n_out, rest = part.size - n, float(image.sum()) - total
-        whole = (total + rest) / part.size
-        near, weight = self(inside), self(part)
+        n, total, rest, means = np.count_nonzero(part), 0.0, 0.0, []
+        for rows in blocks_of_rows(image):
+            inside = image[rows] * part[rows]
+            of_rows = float(inside.sum())
+            total, rest = total + of_rows, rest + float(image[rows].sum()) - of_rows
+            means.append(block_means(inside, self.factor))
+        n_out, whole = part.size - n, (total + rest) / part.size
+        near, weight = self._smooth(np.concatenate(means)), self(part)
         return (
             (near + _PULL * (total / n if n else whole)) / (weight + _PULL),
             (mean - near + _PULL * (rest / n_out if n_out else whole)) / (1 - weight + _PULL),
@@ -255,6 +293,11 @@ class _Near:
 
 def block_means(image, factor):
     """Return the means of blocks of factor x factor px; sides are filled up with the edge."""
+    parts = [_block_means(image[..., rows, :], factor) for rows in blocks_of_rows(image)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
+
+
+def _block_means(image, factor):
     image = np.asarray(image, dtype=np.float32)
     if factor == 1:
         return image
@@ -296,5 +339,6 @@ def share_out(prior, foreground, *, sigma=3.0, n_steps=5):
         spread = ndimage.gaussian_filter(spread, (0, step, step), truncate=3)
         spread *= weight
     winner = np.where(inside, spread, prior).argmax(axis=0)
+    winner = winner.astype(np.min_scalar_type(len(prior)))  # one byte for each pixel is enough
     height, width = foreground.shape
     return winner.repeat(_COARSE, axis=0).repeat(_COARSE, axis=1)[:height, :width]

@@ -4,6 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_micranet._stack._large_arrays import (
+    blocks_of_rows,
+    by_rows,
+    extremes,
+    let_go,
+    zeros,
+)
+
 from ._choice import best_view, cell_means, inside_and_outside, mode_of
 from ._gate import DENSE_FROM, SEEN, cell_gates, filled_area, gates, prior
 from ._intensity import (
@@ -172,7 +180,7 @@ def guided_maps(image, reading, recipe, *, level):
         In [0, 1], 0.5 is the outline; zero for absent classes.
     """
     size, present = image.shape[:2], np.flatnonzero(reading.present)
-    maps = np.zeros((len(reading.present), *size), dtype=np.float32)
+    maps = zeros((len(reading.present), *size))
     if not len(present):
         return maps
     opened = gates(reading.scores[present], size)
@@ -182,6 +190,7 @@ def guided_maps(image, reading, recipe, *, level):
             gate = opened[:, *part.tile.read]
             posterior = recipe.pixels.posterior(part.activations, gate, present, filled)
             maps[present, *part.tile.inside] = posterior[:, *part.tile.within()]
+            let_go(maps, opened)
     if any(recipe.modes[k] != "texture" for k in present):
         _cut(maps, image, opened, present, recipe, level)
     return maps
@@ -189,30 +198,46 @@ def guided_maps(image, reading, recipe, *, level):
 
 def _cut(maps, image, opened, present, recipe, level):
     """Cut what differs in brightness, and give each pixel of it to one class."""
-    belief = prior(opened, np.ones(len(opened), bool), top=0.3, floor=0.01)
+    everywhere = np.ones(len(opened), bool)
+    belief = by_rows(
+        lambda rows: prior(opened[:, rows], everywhere, top=0.3, floor=0.01), opened.shape, opened
+    )
     groups = {}
     for i, k in enumerate(present):
         if recipe.modes[k] != "texture":
             groups.setdefault((recipe.modes[k], tuple(recipe.views[k])), []).append(i)
-    for (mode, view), members in groups.items():
+    for members in groups.values():
         classes = present[members]
-        if mode == "both":
-            within, contrast, is_blurred = maps[classes].sum(axis=0) > 0.5, 0.0, False
-        else:
-            within = opened.max(axis=0) > SEEN
-            contrast, is_blurred = recipe.contrast[classes[0]], _IS_BLURRED
-        seen = belief[members].sum(axis=0)
-        height = halfway_height(
-            equalise_noise(image @ np.array(view, dtype=np.float32), recipe.noise[classes[0]]),
-            seen > seen.max() / 2,
-            within=within,
-            min_contrast=contrast,
-            is_blurred=is_blurred,
-        )
-        maps[classes] = as_map(height, level)
+        height = _height(maps, image, opened, belief, members, classes, recipe)
+        for rows in blocks_of_rows(maps, height):
+            maps[classes, rows] = as_map(height[rows], level)
     if len(present) > 1:  # what is bright may belong to any class
         cut = np.array([k for k in present if recipe.modes[k] != "texture"])
-        winner = share_out(belief, maps[cut].max(axis=0) > 0.5)
+        found = by_rows(lambda rows: maps[cut, rows].max(axis=0) > 0.5, maps.shape, maps)
+        winner = share_out(belief, found)
         for i, k in enumerate(present):
             if recipe.modes[k] != "texture":
-                maps[k] *= winner == i
+                for rows in blocks_of_rows(maps):
+                    maps[k, rows] *= winner[rows] == i
+
+
+def _height(maps, image, opened, belief, members, classes, recipe):
+    """Return the height of each pixel in the view that some of the present classes share."""
+    first, size = classes[0], image.shape[:2]
+    if recipe.modes[first] == "both":
+        within = by_rows(lambda rows: maps[classes, rows].sum(axis=0) > 0.5, maps.shape, maps)
+        contrast, is_blurred = 0.0, False
+    else:
+        within = by_rows(lambda rows: opened[:, rows].max(axis=0) > SEEN, opened.shape, opened)
+        contrast, is_blurred = recipe.contrast[first], _IS_BLURRED
+    weights = recipe.views[first].astype(np.float32)
+    view = by_rows(lambda rows: equalise_noise(image[rows] @ weights, recipe.noise[first]), size)
+    seen = by_rows(lambda rows: belief[members, rows].sum(axis=0), belief.shape, belief)
+    half = extremes(seen)[1] / 2
+    return halfway_height(
+        view,
+        by_rows(lambda rows: seen[rows] > half, size, seen),
+        within=within,
+        min_contrast=contrast,
+        is_blurred=is_blurred,
+    )

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils.validation import assert_all_finite
 
-from sklearn_micranet._stack._large_arrays import blocks_of_rows, extremes, zeros
+from sklearn_micranet._stack._large_arrays import by_rows, extremes
 
 from ._instances import number_objects
 from ._learned_threshold import best_threshold, count_levels
@@ -107,11 +107,13 @@ def prepared(feature_maps, *, ignore_zeros, subtract_competitors, sigma):
 
 def _less_competitors(feature_maps, k):
     """Return the map of class k less the largest of the other classes."""
-    difference = zeros(feature_maps.shape[1:], feature_maps.dtype)
-    for rows in blocks_of_rows(feature_maps, difference):
-        largest = np.delete(feature_maps[:, rows], k, axis=0).max(axis=0)
-        np.subtract(feature_maps[k, rows], largest, out=difference[rows])
-    return difference
+    return by_rows(
+        lambda rows: (
+            feature_maps[k, rows] - np.delete(feature_maps[:, rows], k, axis=0).max(axis=0)
+        ),
+        feature_maps.shape,
+        feature_maps,
+    )
 
 
 def learn_thresholds(stack, masks, prepare):

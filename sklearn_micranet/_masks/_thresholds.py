@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_micranet._stack._large_arrays import blocks_of_rows
+from sklearn_micranet._stack._large_arrays import by_rows
 
 from ._otsu import block_otsu_thresholds, otsu
 
@@ -33,11 +33,12 @@ def above_threshold(feature_map, considered, k, cut):
     """
     find = METHODS.get(cut.method, _call) if isinstance(cut.method, str) else _call
     threshold = find(feature_map, considered, k, cut)
-    mask = considered.copy()
-    for rows in blocks_of_rows(feature_map):
+
+    def mask_of(rows):
         of_rows = np.asarray(threshold)[rows] if np.ndim(threshold) else threshold
-        mask[rows] &= feature_map[rows] > of_rows
-    return mask
+        return (feature_map[rows] > of_rows) & considered[rows]
+
+    return by_rows(mask_of, feature_map.shape, feature_map)
 
 
 def _call(feature_map, considered, k, cut, function=None):

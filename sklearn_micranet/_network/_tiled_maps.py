@@ -145,7 +145,7 @@ def tiled_local_maps(folded, tiled, of_image, outputs):
             for k, of_class in enumerate(alpha):
                 weighted = weighted_sum(of_class[None], within, image)[0]
                 full[k, rows, columns] = weighted.numpy(force=True)
-        let_go(*maps)
+                let_go(full)
     np.maximum(maps[-1], 0, out=maps[-1])
     return maps
 

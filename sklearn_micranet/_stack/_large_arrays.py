@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 
 import numpy as np
 
-MAX_BYTES = 2**27  # of an array that lies in memory
+MAX_BYTES = 2**25  # of an array that lies in memory
 N_VALUES_AT_ONCE = 2**20  # of a block of rows, about
 _UNIT = 8  # rows of a block are a multiple of it, as poolings make it
 
@@ -64,12 +64,55 @@ def blocks_of_rows(*arrays):
 
     The memory of the arrays is given back after each block. A small array is one block.
     """
-    shape = arrays[0].shape
+    for rows in _blocks(arrays[0].shape):
+        yield rows
+        let_go(*arrays)
+
+
+def _blocks(shape):
     n_rows = N_VALUES_AT_ONCE // max(1, prod(shape[:-2]) * shape[-1])
     n_rows = max(_UNIT, n_rows // _UNIT * _UNIT)
-    for start in range(0, shape[-2], n_rows):
-        yield slice(start, min(start + n_rows, shape[-2]))
-        let_go(*arrays)
+    starts = range(0, shape[-2], n_rows)
+    return [slice(start, min(start + n_rows, shape[-2])) for start in starts]
+
+
+def with_halo(rows, n, halo):
+    """Return a slice of n rows with `halo` more at both sides, and where its own are in these."""
+    read = slice(max(0, rows.start - halo), min(n, rows.stop + halo))
+    return read, slice(rows.start - read.start, rows.stop - read.start)
+
+
+def by_rows(function, shape, *arrays, halo=0):
+    """Return what a function makes of slices of rows, computed block by block.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a slice of rows to an array of shape (..., n_rows, width).
+    shape : tuple of int
+        (..., height, width), as large as what is read of the rows.
+    *arrays : ndarray
+        What the function reads: their memory is given back after each block.
+    halo : int, default=0
+        How many rows more the function is asked for on both sides of a block, where there are any.
+
+    Returns
+    -------
+    array : ndarray of shape (..., height, width)
+        As of :func:`zeros`.
+    """
+    blocks = _blocks(shape)
+    if len(blocks) == 1:
+        return function(blocks[0])
+    result = None
+    for rows in blocks:
+        read, inner = with_halo(rows, shape[-2], halo)
+        block = function(read)[..., inner, :]
+        if result is None:
+            result = zeros((*block.shape[:-2], shape[-2], block.shape[-1]), block.dtype)
+        result[..., rows, :] = block
+        let_go(result, *arrays)
+    return result
 
 
 def extremes(array):

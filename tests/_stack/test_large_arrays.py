@@ -8,9 +8,10 @@ from copy import deepcopy
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy import ndimage
 
 from sklearn_micranet._stack import _large_arrays
-from sklearn_micranet._stack._large_arrays import blocks_of_rows, extremes, let_go, zeros
+from sklearn_micranet._stack._large_arrays import blocks_of_rows, by_rows, extremes, let_go, zeros
 
 RNG = np.random.default_rng(0)
 ON_LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="Linux tells of pages")
@@ -100,6 +101,20 @@ def test_blocks_cover_each_row_once(small_blocks, shape):
 
 def test_a_small_array_is_one_block():
     assert list(blocks_of_rows(np.zeros((2, 512, 512)))) == [slice(0, 512)]
+
+
+@pytest.mark.parametrize("shape", [(7, 20), (50, 30), (3, 290, 11)])
+def test_results_by_rows_are_those_of_the_whole(small_blocks, shape):
+    image = RNG.random(shape)
+
+    def smooth(rows):
+        return ndimage.gaussian_filter(image[..., rows, :], 1, truncate=3, axes=(-2, -1))
+
+    found = by_rows(smooth, shape, image, halo=3)
+    assert_array_equal(found, smooth(slice(None)))
+    assert is_in_file(found) == (found.nbytes > 2000)
+    sums = by_rows(lambda rows: image[..., rows, :].sum(axis=-1, keepdims=True), shape)
+    assert_array_equal(sums, image.sum(axis=-1, keepdims=True))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
