@@ -9,7 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from sklearn_micranet._stack._large_arrays import blocks_of_rows, by_rows, with_halo, zeros
+from sklearn_micranet._stack._large_arrays import (
+    blocks_of_rows,
+    by_rows,
+    let_go,
+    with_halo,
+    zeros,
+)
 
 from ._gate import enlarge
 
@@ -155,7 +161,9 @@ def halfway_height(
     near, foreground = _Near(view, sigma), start
 
     def height_of(rows):
-        return (view[rows] - near.enlarge(outside, rows)) / near.enlarge(contrast, rows)
+        height = (view[rows] - near.enlarge(outside, rows)) / near.enlarge(contrast, rows)
+        let_go(view)
+        return height
 
     def above_lowest(rows):
         above = view[rows] > near.enlarge(lowest, rows)
@@ -177,8 +185,8 @@ def halfway_height(
             cut = _height_of_outline(near, foreground, blur)
         if i < n_iterations - 1:
             lowest = outside + cut * contrast
-            foreground = by_rows(above_lowest, view.shape, view)
-    return by_rows(final_height, view.shape, view)
+            foreground = by_rows(above_lowest, view.shape, view, within)
+    return by_rows(final_height, view.shape, within)
 
 
 def _blur(height_of, foreground):
@@ -193,7 +201,7 @@ def _blur(height_of, foreground):
     slopes = zeros((np.count_nonzero(edge),), np.float64)
     if not len(slopes):
         return _MIN_BLUR
-    for rows in blocks_of_rows(edge):
+    for rows in blocks_of_rows(edge, slopes):
         read, inner = with_halo(rows, len(edge), _HALO)
         gradient = np.gradient(ndimage.gaussian_filter(height_of(read), _SLOPE, truncate=3))
         found = np.hypot(*(along_axis[inner][edge[rows]] for along_axis in gradient))
@@ -278,7 +286,7 @@ class _Near:
         `mean` is that of the image. The outside is what the inside leaves of it.
         """
         n, total, rest, means = np.count_nonzero(part), 0.0, 0.0, []
-        for rows in blocks_of_rows(image):
+        for rows in blocks_of_rows(image, part):
             inside = image[rows] * part[rows]
             of_rows = float(inside.sum())
             total, rest = total + of_rows, rest + float(image[rows].sum()) - of_rows

@@ -22,6 +22,7 @@ from ._recipe import guided_maps
 
 _LAYERS = (1, 3, 5)  # L2, L4 and L6: pixels of 1, 2 and 4 px
 _VALUES = 16  # for each pixel and filter of the first depth, with the features of the pixels
+_VALUES_OF_PIXEL, _VALUES_OF_CLASS = 80, 5  # what the classifier of pixels takes for each pixel
 _MAX_LOSS = 0.02  # of label accuracy
 
 UPRIGHT, TURNED, BOTH = (False,), (True,), (False, True)
@@ -108,7 +109,9 @@ class Reader:
     def _n_pixels(self):
         """Return how many pixels of an image are read at a time."""
         weight = self.folded[0].convolutions[0].weight
-        return max_pixels(_VALUES * len(weight) * len(self.folded), weight.element_size())
+        n_values = _VALUES_OF_PIXEL + _VALUES_OF_CLASS * len(self.explained.targets.map_outputs)
+        n_values = max(n_values, _VALUES * len(weight) * len(self.folded))
+        return max_pixels(n_values, weight.element_size())
 
     @torch.no_grad()
     def _see(self, image, tile, keeps_layers=True):

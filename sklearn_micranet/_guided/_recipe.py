@@ -230,8 +230,10 @@ def _height(maps, image, opened, belief, members, classes, recipe):
     else:
         within = by_rows(lambda rows: opened[:, rows].max(axis=0) > SEEN, opened.shape, opened)
         contrast, is_blurred = recipe.contrast[first], _IS_BLURRED
-    weights = recipe.views[first].astype(np.float32)
-    view = by_rows(lambda rows: equalise_noise(image[rows] @ weights, recipe.noise[first]), size)
+    weights, noise = recipe.views[first].astype(np.float32), recipe.noise[first]
+    view = by_rows(
+        lambda rows: equalise_noise(image[rows] @ weights, noise).astype(np.float32), size
+    )
     seen = by_rows(lambda rows: belief[members, rows].sum(axis=0), belief.shape, belief)
     half = extremes(seen)[1] / 2
     return halfway_height(
