@@ -106,7 +106,10 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     -----
     `transform` computes nothing: it returns a stack whose samples are computed when they are read,
     `batch_size` at a time, and not kept. It takes one forward pass of an image, or two, and no
-    gradients. `fit` keeps some 0.3 MB of each image that it reads.
+    gradients. `fit` keeps some 0.3 MB of each image that it reads. Large images are computed block
+    by block, and their maps lie in temporary files. Memory grows with one image by about 4 bytes
+    for each pixel, 8 for each pixel at an outline, 1 for each pixel and present class and, if it
+    is not float32, 4 for each of its values.
 
     The constants, such as those of `features` and `level`, were chosen on training images of
     ``examples/benchmarks/outlines.py`` in the repository, and at first on scored images of the same

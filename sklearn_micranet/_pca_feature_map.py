@@ -67,8 +67,10 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     -----
     Stateless: `fit` reads nothing. `transform` returns a stack that is computed when it is read;
     memory grows with its batch. The local maps of a :class:`GradCAMFeatureTransformer` are then
-    read at the resolution of their layers, 11 bytes for each pixel and class that is explained,
-    and upsampled class by class, those of large images block by block.
+    read at the resolution of their layers and upsampled class by class. Large images are computed
+    block by block, and their maps lie in temporary files: 11 bytes for each pixel and class that is
+    explained, 4 for each pixel and class, and 12 for each pixel. Memory grows with one image by 1
+    byte for each pixel with `rescale`, and by 10 with `min_coarse_peak` or `foreground`.
 
     References
     ----------

@@ -8,12 +8,14 @@ Exits with 1 if a claim fails:
 - `Pipeline.fit` on 3,832 crops of 256 x 256 px with 2 classes takes at most 2 % longer than
   `MicraNetClassifier.fit` alone (with a network of 4 filters, so that it is not hidden by the
   training), and its other steps need no memory that grows with the crops;
-- one image of 1,024, 2,048 and 4,096 px, the default network with two present classes: `predict`
-  of the classifier, local maps, guided maps and masks take at most 1 GiB besides their output;
+- one image of 1,024, 2,048, 4,096 and 8,192 px, the default network with two present classes (or
+  ``--classes``): `predict` of the classifier, local maps, guided maps and masks take at most 1 GiB
+  besides their output;
 - training on a memory-mapped array of 8,000 uint8 images (0.5 GB), 8 at a time, needs less than
   0.25 GiB of memory besides the file's.
 
-Run with ``python examples/benchmarks/memory.py``; it takes about half an hour on two cores.
+Run with ``python examples/benchmarks/memory.py``; it takes more than an hour on two cores, and half
+an hour with ``--sizes 1024 2048 4096``.
 """
 
 import argparse
@@ -175,7 +177,7 @@ if __name__ == "__main__":
     parser.add_argument("--canvases", type=int, default=1000)
     parser.add_argument("--crops", type=int, default=3832)
     parser.add_argument("--on-disk", type=int, default=8000)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[1024, 2048, 4096])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--classes", type=int, default=2, help="present in the one image")
     options = parser.parse_args()
     sys.exit(main(*vars(options).values()))
