@@ -24,7 +24,7 @@ _N_TURNED = 100  # images, on which it is tried whether the labels survive a hal
 
 
 class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
-    """Feature maps with the outlines of the image, from labels of images.
+    r"""Feature maps with the outlines of the image, from labels of images.
 
     The last layer of a classifier says where a class is, but not its outline; the image knows the
     outline. What separates the places where a class is seen from background is learned from the
@@ -84,6 +84,10 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         Weights of the channels in the view that separates the class best.
     noise_ : list of NoiseCurve
         For each map, the variance of the noise in that view, ``gain * brightness + offset``.
+    ceiling_ : ndarray of shape (n_maps,)
+        For each map, how much brighter than background its objects are, in units of that view, if
+        all are equally bright where no blur dims them. NaN where they differ, or too few were seen
+        to say.
     area_ : ndarray of shape (n_maps,)
         Mean share of an image in which a class is seen, where it is present.
     is_turned_ : bool
@@ -115,8 +119,11 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     ``examples/benchmarks/outlines.py`` in the repository, and at first on scored images of the same
     kinds: its scores are optimistic for that reason. Expect less on images that differ from these.
 
-    Blur widens thin structures. With "intensity" it is measured by the slope of outlines, for each
-    image, and taken back.
+    Blur widens thin structures. With "intensity" it is taken back. Where objects are equally bright
+    (`ceiling_`), as ink is, those that blur has dimmed tell by how much they were widened: under a
+    blur s, the edge of a stripe of brightness 1 and width w has the brightness
+    :math:`\tfrac12 \operatorname{erf}(w / \sqrt2 s)`. Elsewhere blur is measured by the slope of
+    outlines, for each image.
 
     Colour images: pixels are compared in the channel, the mean of channels, or the difference of
     two channels that separates best.
@@ -261,6 +268,7 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self.channel_weights_ = recipe.views
         self.polarity_ = np.sign(recipe.views.sum(axis=1).round(6)).astype(int)
         self.noise_ = list(recipe.noise)
+        self.ceiling_ = recipe.ceiling
         self.area_ = recipe.area
 
     def transform(self, X):

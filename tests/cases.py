@@ -222,3 +222,11 @@ DETECTION_CASE = DetectionCase(
     n_false_positives=3,
     n_false_negatives=1,
 )
+
+
+def width_at_a_half(profile):
+    """Between the two places where a profile crosses 0.5, linear between pixels."""
+    above = np.flatnonzero(profile > 0.5)
+    sides = [(above[0] - 1, above[0]), (above[-1] + 1, above[-1])]
+    ends = [a + (0.5 - profile[a]) / (profile[b] - profile[a]) * (b - a) for a, b in sides]
+    return ends[1] - ends[0]

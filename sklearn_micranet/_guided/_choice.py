@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import numpy as np
+from scipy import ndimage
 from scipy.stats import rankdata
 
 from ._gate import CELL
@@ -61,6 +62,45 @@ def cell_means(image):
     filled = image[: height * CELL, : width * CELL]
     blocks = filled.reshape(height, CELL, width, CELL, image.shape[2])
     return blocks.mean(axis=(1, 3), dtype=np.float64)
+
+
+def tops_of_objects(image, inside):
+    """Return how bright each object is at its brightest pixel.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width, n_channels)
+    inside : bool ndarray of shape (n_classes, height // 8, width // 8)
+        Cells where a class surely is; those that touch are an object.
+
+    Returns
+    -------
+    tops : list of n_classes ndarray of shape (n_objects, 2 * n_views)
+        In the :func:`signed_views`.
+    """
+    views, _ = views_of(image.shape[2])
+    if not inside.any():
+        return [np.empty((0, 2 * len(views)))] * len(inside)
+    height, width = inside.shape[1:]
+    shape = height, CELL, width, CELL
+    cells = []
+    for view in views:
+        seen = image[: height * CELL, : width * CELL] @ view.astype(image.dtype)
+        blocks = seen.reshape(shape)
+        cells += [blocks.max(axis=(1, 3)), -blocks.min(axis=(1, 3))]
+    cells = [ndimage.maximum_filter(of_view, 3) for of_view in cells]  # it may lie beside
+    tops = []
+    for of_class in inside:
+        labels, n = ndimage.label(of_class, np.ones((3, 3)))
+        found = [ndimage.maximum(of_view, labels, np.arange(1, n + 1)) for of_view in cells]
+        tops.append(np.transpose(found))
+    return tops
+
+
+def signed_views(n_channels):
+    """Return the views of brightness, each as it is and negated, (2 * n_views, n_channels)."""
+    views, _ = views_of(n_channels)
+    return np.stack([views, -views], axis=1).reshape(-1, n_channels)
 
 
 def inside_and_outside(cells, present):

@@ -17,21 +17,19 @@ from sklearn_micranet._stack._large_arrays import (
     zeros,
 )
 
-from ._gate import enlarge
+from ._near import COARSE, PULL, Near, block_means, edge_of
 
 _SECOND_DIFFERENCES = np.outer([1, -2, 1], [1, -2, 1]) / 6.0  # unit gain for white noise
 _N_BINS = 16
 _MIN_PER_BIN = 50
 _SMALLEST_NOISE = 1e-3  # of the range of brightness, where an image has less
 _TINY = 1e-6
-_COARSE = 4  # px: of what varies slowly
 _BLURRED = (3, 5, 7)  # iterations
 OUTLINE = 0.6  # height at which a blurred structure is cut
 _CUT = 0.55  # a little inside, as blur widens thin structures; the level itself is applied last
 _SLOPE = 0.7  # px: slopes are those of an image smoothed by so much
 # Blur from the apparent one, px; chosen on training images of digits, MNIST canvases and nuclei.
 _GAIN, _LEAST, _MIN_BLUR, _MAX_BLUR = 2.5, 0.5, 1.0, 2.0
-_PULL = 0.02  # weight of the mean of the whole image where near pixels weigh 1
 _HALO = 8  # px: further than any of these Gaussians reaches, and a slope
 _MAD = 0.6745  # median of |x| of a standard normal x
 
@@ -43,6 +41,10 @@ class NoiseCurve(NamedTuple):
     offset: float
     low: float
     high: float
+
+    def deviation(self, brightness):
+        """Return the standard deviation of the noise at a brightness."""
+        return np.sqrt(self.gain * np.clip(brightness, self.low, self.high) + self.offset)
 
 
 def noise_samples(image):
@@ -158,7 +160,7 @@ def halfway_height(
         if it is large.
     """
     view = np.asarray(view, dtype=np.float32)
-    near, foreground = _Near(view, sigma), start
+    near, foreground = Near(view, sigma), start
 
     def height_of(rows):
         height = (view[rows] - near.enlarge(outside, rows)) / near.enlarge(contrast, rows)
@@ -197,7 +199,7 @@ def _blur(height_of, foreground):
     The outline of a large object under a blur s has the slope 1 / (sqrt(2 pi) s). Noise, pixels and
     bent outlines add to that: the line from there to blur was chosen on training images.
     """
-    edge, n = _edge(foreground), 0
+    edge, n = edge_of(foreground), 0
     slopes = zeros((np.count_nonzero(edge),), np.float64)
     if not len(slopes):
         return _MIN_BLUR
@@ -220,100 +222,11 @@ def _height_of_outline(near, foreground, blur):
 
     blurred = by_rows(blurred_rows, foreground.shape, foreground, halo=_HALO)
     inside, outside = near.sides(blurred, near(blurred), foreground)
-    edge = _edge(foreground)
+    edge = edge_of(foreground)
     for rows in blocks_of_rows(blurred, edge):
         blurred[rows] *= edge[rows]
-    outline = (near(blurred) + 0.5 * _PULL) / (near(edge) + _PULL)
+    outline = (near(blurred) + 0.5 * PULL) / (near(edge) + PULL)
     return np.clip((outline - outside) / np.maximum(inside - outside, 0.05), 0.5, 0.9)
-
-
-def _edge(mask):
-    """Return the pixels of which a neighbour, above, below, left or right, differs."""
-    return by_rows(lambda rows: _edge_of(mask[rows]), mask.shape, mask, halo=1)
-
-
-def _edge_of(mask):
-    edge = np.zeros(mask.shape, dtype=bool)
-    for changed, low, high in (
-        (mask[1:] != mask[:-1], edge[:-1], edge[1:]),
-        (mask[:, 1:] != mask[:, :-1], edge[:, :-1], edge[:, 1:]),
-    ):
-        low |= changed
-        high |= changed
-    return edge
-
-
-class _Near:
-    """Means over near pixels, of images of one size.
-
-    They vary slowly: they are computed on pixels of `_COARSE` x `_COARSE`, 16 times less to do.
-
-    Parameters
-    ----------
-    view : ndarray of shape (height, width)
-        Its own mean is kept as `view`.
-    sigma : float
-        Standard deviation of the Gaussian that says what is near, in px.
-    """
-
-    def __init__(self, view, sigma):
-        self.size = view.shape
-        self.factor = _COARSE if sigma >= 2 * _COARSE else 1
-        # A Gaussian filter is a product with two matrices; of so few pixels it is the faster way.
-        self.rows, self.columns = (
-            ndimage.gaussian_filter1d(
-                np.eye(-(-n // self.factor), dtype=np.float32),
-                sigma / self.factor,
-                axis=0,
-                truncate=3,
-            )
-            for n in self.size
-        )
-        self.view = self(view)
-
-    def __call__(self, image):
-        return self._smooth(block_means(image, self.factor))
-
-    def _smooth(self, means):
-        return self.rows @ means @ self.columns.T
-
-    def enlarge(self, mean, rows=None):
-        return enlarge(mean[np.newaxis], self.factor, self.size, rows)[0]
-
-    def sides(self, image, mean, part):
-        """Average inside and outside a part what is near, and a little what is far.
-
-        `mean` is that of the image. The outside is what the inside leaves of it.
-        """
-        n, total, rest, means = np.count_nonzero(part), 0.0, 0.0, []
-        for rows in blocks_of_rows(image, part):
-            inside = image[rows] * part[rows]
-            of_rows = float(inside.sum())
-            total, rest = total + of_rows, rest + float(image[rows].sum()) - of_rows
-            means.append(block_means(inside, self.factor))
-        n_out, whole = part.size - n, (total + rest) / part.size
-        near, weight = self._smooth(np.concatenate(means)), self(part)
-        return (
-            (near + _PULL * (total / n if n else whole)) / (weight + _PULL),
-            (mean - near + _PULL * (rest / n_out if n_out else whole)) / (1 - weight + _PULL),
-        )
-
-
-def block_means(image, factor):
-    """Return the means of blocks of factor x factor px; sides are filled up with the edge."""
-    parts = [_block_means(image[..., rows, :], factor) for rows in blocks_of_rows(image)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
-
-
-def _block_means(image, factor):
-    image = np.asarray(image, dtype=np.float32)
-    if factor == 1:
-        return image
-    if any(n % factor for n in image.shape[-2:]):
-        fill = [(0, 0)] * (image.ndim - 2) + [(0, -n % factor) for n in image.shape[-2:]]
-        image = np.pad(image, fill, mode="edge")
-    rows = image.reshape(*image.shape[:-2], -1, factor, image.shape[-1]).sum(axis=-2)
-    return sum(rows[..., i::factor] for i in range(factor)) / np.float32(factor**2)
 
 
 def as_map(height, level):
@@ -339,8 +252,8 @@ def share_out(prior, foreground, *, sigma=3.0, n_steps=5):
         The class whose prior is the largest after it was averaged along the foreground, never
         across the background.
     """
-    prior, inside = block_means(prior, _COARSE), block_means(foreground, _COARSE)
-    step = sigma / _COARSE
+    prior, inside = block_means(prior, COARSE), block_means(foreground, COARSE)
+    step = sigma / COARSE
     weight = inside / (ndimage.gaussian_filter(inside, step, truncate=3) + _TINY)
     spread = prior * inside
     for _ in range(n_steps):
@@ -349,4 +262,4 @@ def share_out(prior, foreground, *, sigma=3.0, n_steps=5):
     winner = np.where(inside, spread, prior).argmax(axis=0)
     winner = winner.astype(np.min_scalar_type(len(prior)))  # one byte for each pixel is enough
     height, width = foreground.shape
-    return winner.repeat(_COARSE, axis=0).repeat(_COARSE, axis=1)[:height, :width]
+    return winner.repeat(COARSE, axis=0).repeat(COARSE, axis=1)[:height, :width]

@@ -12,7 +12,14 @@ from sklearn_micranet._stack._large_arrays import (
     zeros,
 )
 
-from ._choice import best_view, cell_means, inside_and_outside, mode_of
+from ._ceiling import ceiling_of, height_below
+from ._choice import (
+    best_view,
+    cell_means,
+    inside_and_outside,
+    mode_of,
+    tops_of_objects,
+)
 from ._gate import DENSE_FROM, SEEN, cell_gates, filled_area, gates, prior
 from ._intensity import (
     as_map,
@@ -42,6 +49,7 @@ class Survey(NamedTuple):
     features: dict  # of each scale, (n_features, n_pixels)
     gate: np.ndarray  # (n_pixels, n_classes)
     present: np.ndarray  # (n_classes,)
+    tops: list  # for each class (n_objects, n_views)
 
 
 class Recipe(NamedTuple):
@@ -52,6 +60,7 @@ class Recipe(NamedTuple):
     views: np.ndarray  # signed weights of the channels, (n_classes, n_channels)
     noise: list  # a NoiseCurve of each class
     contrast: np.ndarray  # smallest of an object, in standard deviations of the noise
+    ceiling: np.ndarray  # contrast of objects that are equally bright, else NaN; (n_classes,)
     area: np.ndarray  # (n_classes,)
     pixels: PixelModel | None
 
@@ -81,8 +90,9 @@ def survey(image, reading, rng):
     gate = gates(reading.scores, size).reshape(len(cells), -1)[:, pixels].T
     first = [rng.integers(max(1, n - _PATCH + 1)) for n in size]
     patch = image[first[0] : first[0] + _PATCH, first[1] : first[1] + _PATCH].copy()
+    tops = tops_of_objects(image, inside.reshape(len(cells), *means.shape[:2]))
     means = means.reshape(-1, image.shape[2])
-    return Survey(means, inside, outside, np.array(area), patch, features, gate, present)
+    return Survey(means, inside, outside, np.array(area), patch, features, gate, present, tops)
 
 
 def _features_at(parts, rows, columns):
@@ -148,7 +158,16 @@ def learn(surveys, classifier, *, features="auto"):
         _smallest_contrast(equalise_noise(means @ view, curve), of_class, outside)
         for view, curve, of_class in zip(views, noise, inside, strict=True)
     ]
-    return Recipe(modes, np.array(auc), np.array(views), noise, np.array(contrast), area, pixels)
+    by_brightness = [
+        tuple(v) if m == "intensity" else None for v, m in zip(views, modes, strict=True)
+    ]
+    ceilings = {
+        key: ceiling_of(surveys, view, curves[key], [of_class == key for of_class in by_brightness])
+        for key, view in distinct.items()
+    }
+    ceiling = np.array([ceilings[tuple(view)] for view in views])
+    auc, views, contrast = map(np.array, (auc, views, contrast))
+    return Recipe(modes, auc, views, noise, contrast, ceiling, area, pixels)
 
 
 def _smallest_contrast(values, is_inside, is_outside):
@@ -231,15 +250,14 @@ def _height(maps, image, opened, belief, members, classes, recipe):
         within = by_rows(lambda rows: opened[:, rows].max(axis=0) > SEEN, opened.shape, opened)
         contrast, is_blurred = recipe.contrast[first], _IS_BLURRED
     weights, noise = recipe.views[first].astype(np.float32), recipe.noise[first]
+    ceiling = recipe.ceiling[first]
+    seen = by_rows(lambda rows: belief[members, rows].sum(axis=0), belief.shape, belief)
+    half = extremes(seen)[1] / 2
+    start = by_rows(lambda rows: seen[rows] > half, size, seen)
+    if np.isfinite(ceiling):
+        bright = by_rows(lambda rows: image[rows] @ weights, size)
+        return height_below(ceiling, bright, start, within=within)
     view = by_rows(
         lambda rows: equalise_noise(image[rows] @ weights, noise).astype(np.float32), size
     )
-    seen = by_rows(lambda rows: belief[members, rows].sum(axis=0), belief.shape, belief)
-    half = extremes(seen)[1] / 2
-    return halfway_height(
-        view,
-        by_rows(lambda rows: seen[rows] > half, size, seen),
-        within=within,
-        min_contrast=contrast,
-        is_blurred=is_blurred,
-    )
+    return halfway_height(view, start, within=within, min_contrast=contrast, is_blurred=is_blurred)

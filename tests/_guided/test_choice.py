@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
 
 from sklearn_micranet._guided._choice import (
@@ -10,6 +10,8 @@ from sklearn_micranet._guided._choice import (
     mode_of,
     separation,
     separation_anywhere,
+    signed_views,
+    tops_of_objects,
 )
 
 ONE_IMAGE = np.zeros(100, dtype=int)
@@ -114,3 +116,18 @@ def test_modes():
 @pytest.mark.parametrize("size", [(1, 10), (7, 7)])
 def test_an_image_smaller_than_a_cell_fills_none(size):
     assert cell_means(np.ones((*size, 2))).size == 0
+
+
+def test_tops_of_objects_are_their_brightest_and_darkest_pixels():
+    image = np.zeros((24, 40, 2), np.float32)
+    image[3, 3] = 4, 0  # beside the cell of the first object
+    image[12, 12] = -2, 6
+    image[20, 36] = 10, 2  # in the second, of two cells
+    inside = np.zeros((2, 3, 5), bool)
+    inside[0, 1, 1] = inside[0, 2, 4] = inside[0, 1, 3] = True
+    tops = tops_of_objects(image, inside)
+    assert_array_equal(
+        signed_views(2), [[0.5, 0.5], [-0.5, -0.5], [1, 0], [-1, 0], [0, 1], [0, -1]]
+    )
+    assert_array_equal(tops[0], [[2, 0, 4, 2, 6, 0], [6, 0, 10, 0, 2, 0]])
+    assert tops[1].shape == (0, 6)

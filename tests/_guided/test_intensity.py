@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from cases import width_at_a_half
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -8,9 +9,7 @@ from scipy import ndimage
 from sklearn_micranet._guided._intensity import (
     NoiseCurve,
     _blur,
-    _Near,
     as_map,
-    block_means,
     equalise_noise,
     halfway_height,
     noise_curve,
@@ -88,14 +87,6 @@ def test_the_outline_of_a_disc_is_the_true_one(radius, contrast, offset, polarit
         assert (np.abs(edge + 0.5 - radius) < 1.5).all()
 
 
-def width_at_a_half(profile):
-    """Between the two places where a profile crosses 0.5, linear between pixels."""
-    above = np.flatnonzero(profile > 0.5)
-    sides = [(above[0] - 1, above[0]), (above[-1] + 1, above[-1])]
-    ends = [a + (0.5 - profile[a]) / (profile[b] - profile[a]) * (b - a) for a, b in sides]
-    return ends[1] - ends[0]
-
-
 @pytest.mark.parametrize("width", [2, 3, 4, 5])
 def test_what_blur_has_widened_is_cut_thinner(width):
     line = np.zeros((64, 64))
@@ -158,26 +149,6 @@ def test_a_connected_foreground_goes_to_the_class_seen_in_it():
     winner = share_out(prior, foreground)
     assert (winner[5:15, 2:16] == 0).all()
     assert (winner[5:15, 24:38] == 1).all()
-
-
-@pytest.mark.parametrize("size", [(33, 46), (64, 64)])
-def test_near_means_are_those_of_a_gaussian(size):
-    rng = np.random.default_rng(0)
-    view = ndimage.gaussian_filter(rng.normal(50, 10, size), 3)
-    part = view > view.mean()
-    near = _Near(view, 8.0)
-    found = [near.enlarge(mean) for mean in near.sides(view, near.view, part)]
-    for mean, side in zip(found, (part, ~part), strict=True):
-        weight = ndimage.gaussian_filter(side.astype(float), 8.0)
-        total = ndimage.gaussian_filter(view * side, 8.0)
-        expected = (total + 0.02 * view[side].mean()) / (weight + 0.02)
-        assert_allclose(mean, expected, atol=0.05 * np.ptp(view))
-
-
-def test_block_means_fill_up_with_the_edge():
-    image = np.array([[1.0, 3, 5], [1, 3, 7], [2, 2, 9]])
-    assert_allclose(block_means(image, 2), [[2, 6], [2, 9]])
-    assert_allclose(block_means(image[np.newaxis], 1)[0], image)
 
 
 def test_images_without_an_inside_have_no_noise_to_measure():

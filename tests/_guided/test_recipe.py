@@ -82,6 +82,23 @@ def test_brightness_may_tell_structures_apart_within_images_only(sign):
     assert_array_equal(maps > 0.5, masks)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_objects_that_are_equally_bright_have_a_ceiling(sign):
+    recipe = learned(sign=sign, n=100)
+    assert_allclose(recipe.ceiling, [1, 1], atol=0.1)  # 144 pixels of noise, of which 0.05
+    assert np.isnan(learned(sign=sign, n=40).ceiling).all()  # 10 images of two: too few to say
+
+
+def test_objects_of_different_brightness_have_none():
+    surveys = []
+    for i in range(100):
+        image, masks = squares((1, 1), seed=i)
+        image[masks[i % 2]] += 0.3 + i / 100  # and each image scaled by itself
+        image = (image - image.min()) / np.ptp(image)
+        surveys.append(survey(image, reading_of((1, 1), image), np.random.default_rng(i)))
+    assert np.isnan(learn(surveys, LogisticRegression()).ceiling).all()
+
+
 def test_absent_classes_are_zero():
     recipe = learned()
     image, masks = squares((0, 1), seed=99)
