@@ -18,6 +18,7 @@ With ``--cache`` networks and scores are kept: a second call goes on where the f
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from unittest.mock import patch
@@ -37,7 +38,6 @@ from sklearn_micranet import (
     PCAFeatureMap,
     ThresholdSegmenter,
 )
-from sklearn_micranet._guided import _recipe
 from sklearn_micranet.metrics import (
     dice_score,
     instance_scores,
@@ -46,13 +46,34 @@ from sklearn_micranet.metrics import (
 )
 
 OF_MASKS = {"IoU": iou_score, "Dice": dice_score, "boundary": symmetric_boundary_dice_score}
-ABLATIONS = {
-    "features: intensity": {"features": "intensity"},
-    "features: both": {"features": "both"},
-    "features: texture": {"features": "texture"},
-    "no blur": {"_IS_BLURRED": False},
-    "no smallest contrast": {"_MIN_CONTRAST": 0.0},
-    "no wide features": {"DENSE_FROM": 2.0},
+ABLATIONS = {  # parameters, and what replaces parts of the package
+    "features: intensity": ({"features": "intensity"}, {}),
+    "features: both": ({"features": "both"}, {}),
+    "features: texture": ({"features": "texture"}, {}),
+    "no ceiling": ({}, {"_guided._recipe.ceiling_of": lambda *_: np.nan}),
+    "no blur, no ceiling": (
+        {},
+        {
+            "_guided._recipe.ceiling_of": lambda *_: np.nan,
+            "_guided._recipe._IS_BLURRED": False,
+        },
+    ),
+    "noise not equalised": (
+        {},
+        {
+            "_guided._recipe.equalise_noise": lambda image, curve: (
+                np.asarray(image, np.float32) / curve.deviation((curve.low + curve.high) / 2)
+            )
+        },
+    ),
+    "no smallest contrast": ({}, {"_guided._recipe._MIN_CONTRAST": 0.0}),
+    "classes by the gate": (
+        {},
+        {"_guided._recipe.share_out": lambda belief, foreground: belief.argmax(axis=0)},
+    ),
+    "no area rule": ({}, {"_guided._texture.exponents": lambda area: (1 + 0 * area, 1 + 0 * area)}),
+    "no wide features": ({}, {"_guided._recipe.DENSE_FROM": 2.0}),
+    "no half turn": ({}, {"_guided_feature_map.survives_half_turn": lambda *_: False}),
 }
 
 
@@ -165,10 +186,10 @@ def report(method, terms, seconds):
 
 
 def ablations(classifier, images, labels, test):
-    for name, changes in ABLATIONS.items():
-        params = {k: v for k, v in changes.items() if k == "features"}
-        constants = {k: v for k, v in changes.items() if k != "features"}
-        with patch.multiple(_recipe, **constants) if constants else patch.dict({}):
+    for name, (params, parts) in ABLATIONS.items():
+        with ExitStack() as stack:
+            for path, part in parts.items():
+                stack.enter_context(patch(f"sklearn_micranet.{path}", part))
             yield name, *guided_masks(FrozenEstimator(classifier), images, labels, test, **params)
 
 
