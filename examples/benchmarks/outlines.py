@@ -66,6 +66,7 @@ ABLATIONS = {  # parameters, and what replaces parts of the package
             )
         },
     ),
+    "no calm": ({}, {"_guided._recipe._CALM": 0.0}),
     "no smallest contrast": ({}, {"_guided._recipe._MIN_CONTRAST": 0.0}),
     "classes by the gate": (
         {},
