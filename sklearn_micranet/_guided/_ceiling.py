@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import erf
 
-from sklearn_micranet._stack._large_arrays import by_rows, let_go
+from sklearn_micranet._stack._large_arrays import by_rows
 
 from ._choice import signed_views
 from ._intensity import OUTLINE
@@ -85,11 +85,10 @@ def height_below(ceiling, view, start, *, within, sigma=8.0):
         height /= near.enlarge(contrast, rows)
         height += near.enlarge(OUTLINE - cut, rows)
         height[~within[rows]] = 0
-        let_go(view)
         return height
 
     def above_outline(rows):
-        return height[rows] > OUTLINE
+        return (view[rows] > near.enlarge(lowest, rows)) & within[rows]
 
     def around(rows):
         return ndimage.maximum_filter(foreground[rows], 2 * _AROUND + 1)
@@ -106,6 +105,7 @@ def height_below(ceiling, view, start, *, within, sigma=8.0):
             least = width / (np.sqrt(2) * _WIDEST_BLUR)
             of_contrast = np.interp(contrast / ceiling, MEANS, WIDTHS)
             cut = np.interp(np.maximum(of_contrast, least), WIDTHS, EDGES).astype(np.float32)
-        height = by_rows(height_of, view.shape, within)
-        foreground = by_rows(above_outline, view.shape, height)
-    return height
+        lowest = outside + cut * contrast
+        if i < _N_ITERATIONS - 1:
+            foreground = by_rows(above_outline, view.shape, view, within)
+    return by_rows(height_of, view.shape, view, within)
