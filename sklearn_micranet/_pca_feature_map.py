@@ -69,7 +69,7 @@ class PCAFeatureMap(TransformerMixin, BaseEstimator):
     memory grows with its batch. The local maps of a :class:`GradCAMFeatureTransformer` are then
     read at the resolution of their layers and upsampled class by class. Large images are computed
     block by block, and their maps lie in temporary files: 11 bytes for each pixel and class that is
-    explained, 4 for each pixel and class, and 12 for each pixel. Memory grows with one image by 1
+    explained, 4 for each pixel and class, and 8 for each pixel. Memory grows with one image by 1
     byte for each pixel with `rescale`, and by 10 with `min_coarse_peak` or `foreground`.
 
     References
@@ -260,10 +260,7 @@ def _fuse(local_maps, index, *, orient, rescale, foreground, min_coarse_peak):
         kept = _components_with_peak(local_maps[index.coarse], min_coarse_peak).ravel()
         for block in _blocks(scores):
             scores[block] *= kept[block]
-    feature_map = zeros(size)
-    for block in _blocks(scores, feature_map):
-        feature_map.reshape(-1)[block] = scores[block]
-    return feature_map
+    return scores.reshape(size)
 
 
 def _pixels(local_maps, places):

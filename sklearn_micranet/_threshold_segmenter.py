@@ -115,9 +115,9 @@ class ThresholdSegmenter(TransformerMixin, BaseEstimator):
     With any other method, `fit` reads and learns nothing. Memory grows with the batch; in `predict`
     and `predict_instances` also with what is returned, and for ``method="learned"`` in `fit` by up
     to 0.1 MB for each image and class. Beyond these it grows with one image by 1 byte for each
-    pixel, and by 5 ("quantile"), 6 (`ignore_zeros`), 10 (`sigma`, ``keep="peak"``), 15 (`min_size`,
-    `max_hole_size`), 28 ("block_otsu") or, where objects are split, 100. Connected means that
-    pixels share an edge or a corner.
+    pixel of float32 maps, and by 5 ("quantile"), 6 (`ignore_zeros`), 10 (`sigma`,
+    ``keep="peak"``), 15 (`min_size`, `max_hole_size`), 28 ("block_otsu") or, where objects are
+    split, 100. Connected means that pixels share an edge or a corner.
 
     References
     ----------

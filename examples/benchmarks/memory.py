@@ -180,4 +180,4 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", type=int, nargs="*", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--classes", type=int, default=2, help="present in the one image")
     options = parser.parse_args()
-    sys.exit(main(*vars(options).values()))
+    sys.exit(main(options.canvases, options.crops, options.on_disk, options.sizes, options.classes))

@@ -11,19 +11,18 @@ from scipy.special import erf
 from sklearn_micranet._stack._large_arrays import by_rows
 
 from ._choice import signed_views
-from ._intensity import OUTLINE
+from ._intensity import CUT, OUTLINE
 from ._near import Near, edge_of
 
 _N_OBJECTS = 20  # of which to say that they are equally bright
-# Brightest 5 % of objects against brightest 25 %: 1.00 in training images of digits, 1.14 at least
-# in those of nuclei.
+# What 5 % of objects exceed, against what 25 % exceed: 1.00 in training images of digits, 1.14 at
+# least in those of nuclei.
 _EQUAL_TO = 1.05
 _TOP_OF_NOISE = 2.0  # standard deviations: what noise adds to the brightest pixel of an object
 _N_ITERATIONS, _FOUND = 8, 2  # after `_FOUND` of them, what was found is an object, roughly
 _AROUND = 3  # px around an object where its blur is not taken for background
 _WIDEST_BLUR = 2.5  # px: what would need more is dim; chosen on training images of digits
 _DIMMEST = 0.1  # contrast of an object, as a share of the ceiling
-_CUT = 0.55  # height, as long as nothing is known of an object
 # Of a stripe of brightness 1 and width w under a blur s, by w / (sqrt(2) s): the mean inside, and
 # where its edge lies as a fraction of that.
 WIDTHS = np.geomspace(0.02, 50, 1000).astype(np.float32)
@@ -34,8 +33,8 @@ EDGES = np.minimum(erf(WIDTHS) / (2 * MEANS), 1)
 def ceiling_of(surveys, view, curve, classes):
     """Return the contrast of objects of some classes if many share the largest, else NaN.
 
-    The brightest object of an image says nothing: of images that were scaled each by itself, all
-    are equally bright.
+    The brightest object of each image is left out: of images that were scaled each by itself, these
+    are all equally bright.
 
     Parameters
     ----------
@@ -70,8 +69,10 @@ def height_below(ceiling, view, start, *, within, sigma=8.0):
         Contrast of an object without blur.
     view : float32 ndarray of shape (height, width)
         Brightness, to which blur is linear: the noise is not equalised.
-    start, within, sigma
+    start, sigma
         As of :func:`halfway_height`.
+    within : bool ndarray of shape (height, width)
+        Where structures may be.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def height_below(ceiling, view, start, *, within, sigma=8.0):
     def around(rows):
         return ndimage.maximum_filter(foreground[rows], 2 * _AROUND + 1)
 
-    cut = np.full_like(near.view, _CUT)
+    cut = np.full_like(near.view, CUT)
     for i in range(_N_ITERATIONS):
         inside, outside = near.sides(view, near.view, foreground)
         if i >= _FOUND:

@@ -26,11 +26,11 @@ _SMALLEST_NOISE = 1e-3  # of the range of brightness, where an image has less
 _TINY = 1e-6
 _BLURRED = (3, 5, 7)  # iterations
 OUTLINE = 0.6  # height at which a blurred structure is cut
-_CUT = 0.55  # a little inside, as blur widens thin structures; the level itself is applied last
+CUT = 0.55  # a little inside, as blur widens thin structures; the level itself is applied last
 _SLOPE = 0.7  # px: slopes are those of an image smoothed by so much
 # Blur from the apparent one, px; chosen on training images of digits, MNIST canvases and nuclei.
 _GAIN, _LEAST, _MIN_BLUR, _MAX_BLUR = 2.5, 0.5, 1.0, 2.0
-_HALO = 8  # px: further than any of these Gaussians reaches, and a slope
+HALO = 8  # px: further than any of these Gaussians reaches, and a slope
 _MAD = 0.6745  # median of |x| of a standard normal x
 
 
@@ -177,7 +177,7 @@ def halfway_height(
             height += near.enlarge(OUTLINE - cut, rows)
         return height if within is None else np.where(within[rows], height, np.float32(0))
 
-    cut = np.full_like(near.view, _CUT)
+    cut = np.full_like(near.view, CUT)
     for i in range(n_iterations):
         inside, outside = near.sides(view, near.view, foreground)
         contrast = np.maximum(inside - outside, max(min_contrast, _TINY))
@@ -201,10 +201,10 @@ def _blur(height_of, foreground):
     """
     edge, n = edge_of(foreground), 0
     slopes = zeros((np.count_nonzero(edge),), np.float64)
-    if not len(slopes):
+    if not len(slopes) or min(edge.shape) < 2:
         return _MIN_BLUR
     for rows in blocks_of_rows(edge, slopes):
-        read, inner = with_halo(rows, len(edge), _HALO)
+        read, inner = with_halo(rows, len(edge), HALO)
         gradient = np.gradient(ndimage.gaussian_filter(height_of(read), _SLOPE, truncate=3))
         found = np.hypot(*(along_axis[inner][edge[rows]] for along_axis in gradient))
         slopes[n : n + len(found)] = found
@@ -220,7 +220,7 @@ def _height_of_outline(near, foreground, blur):
     def blurred_rows(rows):
         return ndimage.gaussian_filter(foreground[rows].astype(np.float32), blur, truncate=3)
 
-    blurred = by_rows(blurred_rows, foreground.shape, foreground, halo=_HALO)
+    blurred = by_rows(blurred_rows, foreground.shape, foreground, halo=HALO)
     inside, outside = near.sides(blurred, near(blurred), foreground)
     edge = edge_of(foreground)
     for rows in blocks_of_rows(blurred, edge):

@@ -9,6 +9,7 @@ from ._gate import enlarge
 
 COARSE = 4  # px: of what varies slowly
 PULL = 0.02  # weight of the mean of the whole image where near pixels weigh 1
+_MAX_SIDE = 2**14  # px, as a matrix grows with its square
 
 
 class Near:
@@ -27,23 +28,21 @@ class Near:
     def __init__(self, view, sigma):
         self.size = view.shape
         self.factor = COARSE if sigma >= 2 * COARSE else 1
+        self.sigma = sigma / self.factor
         # A Gaussian filter is a product with two matrices; of so few pixels it is the faster way.
-        self.rows, self.columns = (
-            ndimage.gaussian_filter1d(
-                np.eye(-(-n // self.factor), dtype=np.float32),
-                sigma / self.factor,
-                axis=0,
-                truncate=3,
-            )
-            for n in self.size
-        )
+        self.matrices = [
+            _gaussian(-(-n // self.factor), self.sigma) for n in self.size if n <= _MAX_SIDE
+        ]
         self.view = self(view)
 
     def __call__(self, image):
         return self._smooth(block_means(image, self.factor))
 
     def _smooth(self, means):
-        return self.rows @ means @ self.columns.T
+        if len(self.matrices) < 2:
+            return ndimage.gaussian_filter(means, self.sigma, truncate=3)
+        rows, columns = self.matrices
+        return rows @ means @ columns.T
 
     def enlarge(self, mean, rows=None):
         return enlarge(mean[np.newaxis], self.factor, self.size, rows)[0]
@@ -65,6 +64,10 @@ class Near:
             (near + PULL * (total / n if n else whole)) / (weight + PULL),
             (mean - near + PULL * (rest / n_out if n_out else whole)) / (1 - weight + PULL),
         )
+
+
+def _gaussian(n, sigma):
+    return ndimage.gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, axis=0, truncate=3)
 
 
 def block_means(image, factor):

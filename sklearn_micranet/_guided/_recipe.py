@@ -23,6 +23,7 @@ from ._choice import (
 )
 from ._gate import DENSE_FROM, SEEN, cell_gates, filled_area, gates, prior
 from ._intensity import (
+    HALO,
     as_map,
     equalise_noise,
     halfway_height,
@@ -37,8 +38,8 @@ _PATCH = 128  # px: the part of an image that the noise is looked at
 _MAX_NOISE_SAMPLES = 500_000
 _IS_BLURRED = True  # what brightness alone tells apart
 # px: of the Gaussian that calms noise where no smallest contrast does; chosen on training images of
-# fibres. And how far it reaches.
-_CALM, _HALO = 0.6, 8
+# fibres.
+_CALM = 0.6
 _MIN_CONTRAST = 4.0  # standard deviations of the noise, if typical objects have twice as much
 
 
@@ -53,7 +54,7 @@ class Survey(NamedTuple):
     features: dict  # of each scale, (n_features, n_pixels)
     gate: np.ndarray  # (n_pixels, n_classes)
     present: np.ndarray  # (n_classes,)
-    tops: list  # for each class (n_objects, n_views)
+    tops: list  # for each class (n_objects, 2 * n_views)
 
 
 class Recipe(NamedTuple):
@@ -166,10 +167,10 @@ def learn(surveys, classifier, *, features="auto"):
         tuple(v) if m == "intensity" else None for v, m in zip(views, modes, strict=True)
     ]
     ceilings = {
-        key: ceiling_of(surveys, view, curves[key], [of_class == key for of_class in by_brightness])
-        for key, view in distinct.items()
+        key: ceiling_of(surveys, np.array(key), curves[key], [key == of for of in by_brightness])
+        for key in set(by_brightness) - {None}
     }
-    ceiling = np.array([ceilings[tuple(view)] for view in views])
+    ceiling = np.array([ceilings.get(key, np.nan) for key in by_brightness])
     auc, views, contrast = map(np.array, (auc, views, contrast))
     return Recipe(modes, auc, views, noise, contrast, ceiling, area, pixels)
 
@@ -266,5 +267,5 @@ def _height(maps, image, opened, belief, members, classes, recipe):
         view = equalise_noise(image[rows] @ weights, noise).astype(np.float32)
         return ndimage.gaussian_filter(view, sigma) if sigma else view
 
-    view = by_rows(view_of, size, halo=_HALO)
+    view = by_rows(view_of, size, halo=HALO)
     return halfway_height(view, start, within=within, min_contrast=contrast, is_blurred=is_blurred)

@@ -5,9 +5,10 @@ Memory then holds a block at a time, whatever the size of an image.
 
 import mmap
 import os
+import shutil
 from contextlib import suppress
 from math import prod
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 
@@ -21,10 +22,11 @@ class _File(mmap.mmap):
 
 
 def zeros(shape, dtype=np.float32):
-    """Return an array of zeros, if it is large in a file that ends with the array.
+    """Return an array of zeros. A large one lies in a temporary file, deleted with the array.
 
     The file lies where :func:`tempfile.gettempdir` says, and has no name where the system allows
-    that. Where there is no room for it the array lies in memory.
+    that. Where there is no room for it the array lies in memory. It is shared with processes that
+    are forked: what one of them writes, all see.
 
     Parameters
     ----------
@@ -34,13 +36,15 @@ def zeros(shape, dtype=np.float32):
     Returns
     -------
     array : ndarray of shape `shape`
-        Not an :class:`numpy.memmap`: it is used, copied and pickled as any other array.
+        Not an :class:`numpy.memmap`: it is copied and pickled as any other array.
     """
     n_bytes = prod(shape) * np.dtype(dtype).itemsize
     if n_bytes > MAX_BYTES:
         with suppress(OSError), TemporaryFile() as file:
             if hasattr(os, "posix_fallocate"):  # a full disk would end the process later
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
+            elif shutil.disk_usage(gettempdir()).free < n_bytes:
+                return np.zeros(shape, dtype)
             else:
                 file.truncate(n_bytes)
             return np.ndarray(shape, dtype, _File(file.fileno(), n_bytes))
@@ -50,7 +54,7 @@ def zeros(shape, dtype=np.float32):
 def let_go(*arrays):
     """Give back the memory that arrays made by :func:`zeros` take; their values stay in the file.
 
-    Other arrays are left alone.
+    Other arrays, and systems that cannot do that, are left alone.
     """
     for array in arrays:
         while isinstance(array, np.ndarray):
@@ -62,7 +66,7 @@ def let_go(*arrays):
 def blocks_of_rows(*arrays):
     """Yield slices that together are all rows of arrays (..., height, width), a block each.
 
-    The memory of the arrays is given back after each block. A small array is one block.
+    After each block :func:`let_go` is called with the arrays. A small array is one block.
     """
     for rows in _blocks(arrays[0].shape):
         yield rows
@@ -77,7 +81,7 @@ def _blocks(shape):
 
 
 def with_halo(rows, n, halo):
-    """Return a slice of n rows with `halo` more at both sides, and where its own are in these."""
+    """Return a slice of rows, widened at both sides within n rows, and where its own are in it."""
     read = slice(max(0, rows.start - halo), min(n, rows.stop + halo))
     return read, slice(rows.start - read.start, rows.stop - read.start)
 
@@ -90,7 +94,7 @@ def by_rows(function, shape, *arrays, halo=0):
     function : callable
         Maps a slice of rows to an array of shape (..., n_rows, width).
     shape : tuple of int
-        (..., height, width), as large as what is read of the rows.
+        (..., height, width) of the largest array that is read: it says how high a block is.
     *arrays : ndarray
         What the function reads: their memory is given back after each block.
     halo : int, default=0

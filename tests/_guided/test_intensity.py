@@ -3,7 +3,7 @@ import pytest
 from cases import width_at_a_half
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 from sklearn_micranet._guided._intensity import (
@@ -156,3 +156,11 @@ def test_images_without_an_inside_have_no_noise_to_measure():
     assert samples.shape == (2, 0)
     image = np.array([[0.5, 2.0]])
     assert_allclose(equalise_noise(image, noise_curve(samples)), image)
+
+
+@pytest.mark.parametrize("size", [(1, 60), (60, 1)])
+def test_images_of_one_row_have_outlines_without_slopes(size):
+    view = np.zeros(size, np.float32)
+    view.flat[20:40] = 10
+    height = halfway_height(view, view > 0, is_blurred=True)
+    assert_array_equal(height > 0.6, view > 0)

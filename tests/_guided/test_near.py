@@ -24,3 +24,14 @@ def test_block_means_fill_up_with_the_edge():
     image = np.array([[1.0, 3, 5], [1, 3, 7], [2, 2, 9]])
     assert_allclose(block_means(image, 2), [[2, 6], [2, 9]])
     assert_allclose(block_means(image[np.newaxis], 1)[0], image)
+
+
+@pytest.mark.parametrize("size", [(5, 17_000), (17_000, 5)])
+def test_near_means_of_long_strips_need_no_matrices(size):
+    view = np.random.default_rng(0).random(size, dtype=np.float32)
+    near, means = Near(view, 8.0), block_means(view, 4)
+    assert len(near.matrices) == 1
+    assert_allclose(near.view, ndimage.gaussian_filter(means, 2.0, truncate=3), rtol=1e-6)
+    square = Near(view[:200, :200], 8.0)
+    means = ndimage.gaussian_filter(block_means(view[:200, :200], 4), 2.0, truncate=3)
+    assert_allclose(square.view, means, rtol=1e-5)
