@@ -24,7 +24,7 @@ class _File(mmap.mmap):
 def zeros(shape, dtype=np.float32):
     """Return an array of zeros. A large one lies in a temporary file, deleted with the array.
 
-    The file lies where :func:`tempfile.gettempdir` says, and has no name where the system allows
+    The file lies where ``tempfile.gettempdir()`` says, and has no name where the system allows
     that. Where there is no room for it the array lies in memory. It is shared with processes that
     are forked: what one of them writes, all see.
 
