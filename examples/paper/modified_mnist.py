@@ -6,10 +6,10 @@ masks of the same canvases: on the true ones, and on masks whose contours are di
 25 px. Printed are the accuracy of labels, and F1, IoU and boundary Dice of the masks by class and
 by number of digits; of several seeds means, bootstrapped intervals and the paper's tests.
 
-``--scale small``: canvases of 64 px and narrow networks, an hour on two cores. ``--scale full``:
-the paper's sizes, for a GPU. ``--data`` is a file with MNIST's ``images`` and ``labels``, or the
-folder of ``mnist_train_10k.npz``; without it, handwriting is that of scikit-learn, and MNIST is
-fetched for ``--scale full``::
+``--scale small``: canvases of 64 px and narrow networks, hours on two cores, nearly all of them for
+the 12 U-Nets. ``--scale full``: the paper's sizes, for a GPU. ``--data`` is a file with MNIST's
+``images`` and ``labels``, or the folder of ``mnist_train_10k.npz``; without it, handwriting is that
+of scikit-learn, and MNIST is fetched for ``--scale full``::
 
     python examples/paper/modified_mnist.py --data mnist_train_10k.npz
     python examples/paper/modified_mnist.py --scale full
