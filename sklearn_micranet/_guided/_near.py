@@ -101,3 +101,14 @@ def _edge(mask):
         low |= changed
         high |= changed
     return edge
+
+
+def grow(mask, n):
+    """Return the pixels that are at most n px from a mask, along rows and along columns."""
+    for _ in range(2):  # rows, then columns
+        grown = mask.copy(order="K")
+        for i in range(1, n + 1):
+            grown[i:] |= mask[:-i]
+            grown[:-i] |= mask[i:]
+        mask = grown.T
+    return mask

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
-from sklearn_micranet._guided._near import Near, block_means
+from sklearn_micranet._guided._near import Near, block_means, grow
 
 
 @pytest.mark.parametrize("size", [(33, 46), (64, 64)])
@@ -35,3 +35,10 @@ def test_near_means_of_long_strips_need_no_matrices(size):
     square = Near(view[:200, :200], 8.0)
     means = ndimage.gaussian_filter(block_means(view[:200, :200], 4), 2.0, truncate=3)
     assert_allclose(square.view, means, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (5, 90), (2, 3), (1, 1)])
+def test_masks_grow_by_a_square(size):
+    mask = np.random.default_rng(0).random(size) < 0.05
+    for n in (1, 3):
+        assert np.array_equal(grow(mask, n), ndimage.maximum_filter(mask, 2 * n + 1))
