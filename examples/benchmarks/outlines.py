@@ -72,6 +72,18 @@ ABLATIONS = {  # parameters, and what replaces parts of the package
         {},
         {"_guided._recipe.share_out": lambda belief, foreground: belief.argmax(axis=0)},
     ),
+    "outline at equal odds": (
+        {},
+        {
+            "_guided._texture.middle_of_evidence": lambda likelihood, _: np.zeros(
+                likelihood.shape[1] - 1, np.float32
+            )
+        },
+    ),
+    "gate at the outline, too": (
+        {},
+        {"_guided._texture.grow": lambda mask, n: np.zeros_like(mask)},
+    ),
     "no area rule": ({}, {"_guided._texture.exponents": lambda area: (1 + 0 * area, 1 + 0 * area)}),
     "no wide features": ({}, {"_guided._recipe.DENSE_FROM": 2.0}),
     "no half turn": ({}, {"_guided_feature_map.survives_half_turn": lambda *_: False}),

@@ -12,6 +12,7 @@ from sklearn_micranet._guided._texture import (
     Scale,
     expectation_maximisation,
     likelihood,
+    middle_of_evidence,
     pixel_features,
     with_background,
 )
@@ -72,6 +73,7 @@ def test_posterior_is_bayes_rule():
     ratio = likelihood(model.classifier, model.whiten.transform(value[None]), model.share)[0]
     belief = 0.9 * 0.25**0.75 + 0.05
     weights = np.array([belief, 1 - belief]) * ratio[[0, 2]]
+    weights[0] *= np.exp(-model.middle[0])
     found = model.posterior([activation], opened, np.array([0]), filled_area(opened))
     assert_allclose(found, np.full((1, 16, 16), weights[0] / weights.sum()), rtol=1e-3)
 
@@ -111,7 +113,7 @@ def test_a_crowded_class_has_the_area_of_each_image():
         for area in (0.2, 0.6):
             model = PixelModel(LogisticRegression(), FINE)
             model.fit(features, gate, present, np.array([area, area]))
-            model.classifier, model.share = Even(), np.full(3, 1 / 3)
+            model.classifier, model.share, model.middle = Even(), np.full(3, 1 / 3), np.zeros(2)
             posterior = model.posterior([activation], opened, np.array([0]), filled_area(opened))
             row.append(posterior[0, 2, 2])
         shares.append(row)
@@ -120,6 +122,33 @@ def test_a_crowded_class_has_the_area_of_each_image():
     sparse = 0.9 * 0.5**0.75 + 0.05
     crowded = [0.9 * 0.5**0.375 + 0.05, 0.9 * 0.5**0.15 + 0.05]
     assert_allclose(shares, [[sparse, crowded[0]], [sparse, crowded[1]]], rtol=1e-4)
+
+
+def test_the_middle_of_evidence_is_half_way_between_medians():
+    # One feature x: 3 + N(0, 1) in the class, N(0, 0.2) around it, the evidence is 4 x - 2. Fewest
+    # pixels are wrong near 0.5, but the feature passes 1.5 at the outline.
+    rng = np.random.default_rng(0)
+    truth = np.arange(20_000) % 4 == 0
+    x = np.where(truth, rng.normal(3, 1, len(truth)), rng.normal(0, 0.2, len(truth)))
+    likelihood = np.column_stack([np.exp(4 * x - 2), np.zeros(len(x)), np.ones(len(x))])
+    belief = with_background(np.column_stack([0.99 * truth, np.full(len(x), 0.01)]))
+    belief[:, 0] += 1e-9  # of images with the class; others do not count
+    belief[len(x) // 2 :, 0] = 0
+    middle = middle_of_evidence(likelihood, belief)
+    assert_allclose(middle, [4 * 1.5 - 2, 0], atol=0.06)
+
+
+@pytest.mark.parametrize("wider", [-2, 2])
+def test_outlines_are_where_the_evidence_says_not_the_gate(wider):
+    features, _, gate, present = soft_labels()
+    model = PixelModel(LogisticRegression(), Scale(1, 0.5, 2, 0.5))
+    model.fit(features, gate, present, np.array([0.2, 0.2]))
+    activation = np.zeros((2, 60, 60), np.float32)
+    activation[0, :, 20:40] = 3
+    opened = np.zeros((1, 60, 60), np.float32)
+    opened[0, :, 20 - wider : 40 + wider] = 1
+    posterior = model.posterior([activation], opened, np.array([0]), filled_area(opened))
+    assert_array_equal(posterior[0] > 0.5, activation[0] > 1.5)
 
 
 class Even:
