@@ -46,7 +46,7 @@ class GuidedFeatureMap(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         - "intensity": each object is cut at `level` between its surroundings and itself, after
           the noise was equalised.
         - "texture": a classifier of pixels, trained by expectation-maximisation. The outline is
-          half-way between what it says of typical pixels of the class and around it.
+          half-way between what it says of typical pixels of the class and of background.
         - "both": as "intensity", inside what the classifier of pixels finds.
         - "auto": for each class what fits its `separation_`: "intensity" from 0.87, "both" from
           0.75, otherwise "texture"; "texture" also where a difference of colours separates best.

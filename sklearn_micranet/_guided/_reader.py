@@ -22,7 +22,7 @@ from ._recipe import guided_maps
 
 _LAYERS = (1, 3, 5)  # L2, L4 and L6: pixels of 1, 2 and 4 px
 _VALUES = 16  # for each pixel and filter of the first depth, with the features of the pixels
-_VALUES_OF_PIXEL, _VALUES_OF_CLASS = 80, 7  # what the classifier of pixels takes for each pixel
+_VALUES_OF_PIXEL, _VALUES_OF_CLASS = 80, 5  # what the classifier of pixels takes for each pixel
 _MAX_LOSS = 0.02  # of label accuracy
 
 UPRIGHT, TURNED, BOTH = (False,), (True,), (False, True)

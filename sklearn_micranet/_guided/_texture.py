@@ -126,10 +126,10 @@ def likelihood(classifier, features, share):
 
 
 def middle_of_evidence(likelihood, belief):
-    """Return the evidence half-way between typical pixels of a class and of its surroundings.
+    """Return the evidence half-way between typical pixels of a class and of background.
 
-    There lies its outline, as features change from the ones to the others; the evidence of 0, where
-    fewest pixels are wrong, lies nearer to those that are more alike.
+    Where both are seen, features change from the ones to the others, and half-way lies the outline.
+    The evidence of 0, where fewest pixels are wrong, lies nearer to those that are more alike.
 
     Parameters
     ----------
@@ -139,19 +139,27 @@ def middle_of_evidence(likelihood, belief):
     Returns
     -------
     middle : float32 ndarray of shape (n_classes,)
-        Of the logarithm of the likelihood of the class against that of background; surroundings
-        are the background of images with the class. 0 for a class that no pixel has.
+        Of the logarithm of the likelihood of the class against that of background, which is above
+        0 for typical pixels of the class, and below for those of background; where it is not, the
+        middle is 0.
     """
     posterior = likelihood * belief
     posterior /= np.maximum(posterior.sum(axis=1, keepdims=True), _EPSILON)
-    evidence = np.log(likelihood + _EPSILON)
+    logarithm = np.log(likelihood + _EPSILON)
     middle = np.zeros(likelihood.shape[1] - 1, np.float32)
-    for k in np.flatnonzero(posterior[:, :-1].any(axis=0)):
-        has_class = belief[:, k] > 0
-        of_class = (evidence[:, k] - evidence[:, -1])[has_class]
-        for weights in posterior[has_class][:, [k, -1]].T:
-            middle[k] += 0.5 * np.quantile(of_class, 0.5, weights=weights, method="inverted_cdf")
+    for k in range(len(middle)):
+        evidence = logarithm[:, k] - logarithm[:, -1]
+        inside, outside = (_median(evidence, posterior[:, side]) for side in (k, -1))
+        if outside < 0 < inside:
+            middle[k] = (inside + outside) / 2
     return middle
+
+
+def _median(values, weights):
+    """Return the weighted median, 0 if nothing has a weight."""
+    if not weights.any():
+        return 0.0
+    return np.quantile(values, 0.5, weights=weights, method="inverted_cdf")
 
 
 def _bayes(belief, background, evidence):
@@ -234,8 +242,8 @@ class PixelModel:
         at_gate = _bayes(belief, 1 - belief.sum(axis=0), evidence)
         # Gates say which class there is, not where it ends.
         anywhere = _bayes(belief / belief.sum(axis=0), 1, evidence)
-        bands = [grow(edge_of(of_class > 0.5), _BAND - 1) for of_class in at_gate]
-        return np.where(np.any(bands, axis=0), anywhere, at_gate)
+        band = grow(edge_of(at_gate.sum(axis=0) > 0.5), _BAND - 1)
+        return np.where(band, anywhere, at_gate)
 
     def _whitened(self, activations, size):
         """Return the components of :func:`pixel_features`, (n_components, height, width).

@@ -125,30 +125,51 @@ def test_a_crowded_class_has_the_area_of_each_image():
 
 
 def test_the_middle_of_evidence_is_half_way_between_medians():
-    # One feature x: 3 + N(0, 1) in the class, N(0, 0.2) around it, the evidence is 4 x - 2. Fewest
-    # pixels are wrong near 0.5, but the feature passes 1.5 at the outline.
+    # One feature x, 3 in the class and 0 around it, of noise whose tails are unlike; the evidence
+    # is 4 x - 2. Fewest pixels are wrong near 0.5, but the feature passes 1.5 at the outline.
     rng = np.random.default_rng(0)
     truth = np.arange(20_000) % 4 == 0
-    x = np.where(truth, rng.normal(3, 1, len(truth)), rng.normal(0, 0.2, len(truth)))
+    x = 3.0 * truth + np.where(truth, 1, 0.1) * (rng.exponential(1, len(truth)) - np.log(2))
     likelihood = np.column_stack([np.exp(4 * x - 2), np.zeros(len(x)), np.ones(len(x))])
-    belief = with_background(np.column_stack([0.99 * truth, np.full(len(x), 0.01)]))
-    belief[:, 0] += 1e-9  # of images with the class; others do not count
-    belief[len(x) // 2 :, 0] = 0
-    middle = middle_of_evidence(likelihood, belief)
-    assert_allclose(middle, [4 * 1.5 - 2, 0], atol=0.06)
+    belief = with_background(np.column_stack([0.98 * truth + 0.01, np.full(len(x), 0.01)]))
+    assert_allclose(middle_of_evidence(likelihood, belief), [4 * 1.5 - 2, 0], atol=0.1)
 
 
-@pytest.mark.parametrize("wider", [-2, 2])
-def test_outlines_are_where_the_evidence_says_not_the_gate(wider):
+def test_without_background_there_is_no_middle():
+    # All pixels are of the class, and what the evidence calls background is, too.
+    likelihood = np.column_stack([np.linspace(2, 8, 100), np.ones(100)])
+    belief = np.tile([0.9, 0.1], (100, 1))
+    assert_array_equal(middle_of_evidence(likelihood, belief), [0])
+    belief = np.tile([1.0, 0.0], (100, 1))  # nor of background at all
+    assert_array_equal(middle_of_evidence(likelihood, belief), [0])
+
+
+@pytest.mark.parametrize("wider", [-3, 3])
+@pytest.mark.parametrize("k", [0, 1])
+def test_outlines_are_where_the_evidence_says_not_the_gate(k, wider):
     features, _, gate, present = soft_labels()
     model = PixelModel(LogisticRegression(), Scale(1, 0.5, 2, 0.5))
     model.fit(features, gate, present, np.array([0.2, 0.2]))
     activation = np.zeros((2, 60, 60), np.float32)
-    activation[0, :, 20:40] = 3
+    activation[k, :, 20:40] = 3
     opened = np.zeros((1, 60, 60), np.float32)
     opened[0, :, 20 - wider : 40 + wider] = 1
-    posterior = model.posterior([activation], opened, np.array([0]), filled_area(opened))
-    assert_array_equal(posterior[0] > 0.5, activation[0] > 1.5)
+    model.middle[1 - k] = 99  # of a class that is absent
+    posterior = model.posterior([activation], opened, np.array([k]), filled_area(opened))
+    assert_array_equal(posterior[0] > 0.5, activation[k] > 1.5)
+
+
+def test_classes_that_adjoin_leave_no_seam():
+    features, _, gate, present = soft_labels()
+    model = PixelModel(LogisticRegression(), Scale(1, 2.0, 2, 0.5))
+    model.fit(features, gate, present, np.array([0.2, 0.2]))
+    activation = np.zeros((2, 60, 60), np.float32)
+    activation[0, :, 10:30] = activation[1, :, 30:50] = 3
+    opened = activation / 3
+    posterior = model.posterior([activation], opened, np.arange(2), filled_area(opened))
+    middle = posterior[..., 20:40]
+    assert_array_equal(middle.argmax(axis=0), activation[..., 20:40].argmax(axis=0))
+    assert (middle.sum(axis=0) > 0.85).all()
 
 
 class Even:
