@@ -40,6 +40,7 @@ LEARNING_RATE = 3e-3  # with it, five epochs are enough to see the classes where
 
 
 def transform_of(ways, n_images, name):
+    """Return what computes the maps of some images in one of the ways."""
     images = make_digit_canvases(n_images, image_size=SIZE, random_state=1).images
     return lambda: np.asarray(ways[name].transform(images))
 
